@@ -1,0 +1,1 @@
+"""Flax networks, their weights, and the recipes that made the weights."""

@@ -1,0 +1,189 @@
+"""DenseNet-BC for 32 x 32 images, tapped at any layer.
+
+Huang, Liu, van der Maaten, Weinberger 2017, "Densely Connected Convolutional Networks". A dense layer
+is BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k), its output appended to its input as [x, new]; a
+transition is BN-ReLU-conv1x1(half)-average pool 2; the head is BN-ReLU-mean-linear. Three dense blocks
+of (depth - 4) / 6 layers each.
+
+One definition serves training and inference. Images are (B, H, W, 3) float pixels in [0, 1]; the
+normalization by mean and standard deviation is a part of the network, its constants a part of the
+variables. Inside, activations are (C, H, W, B), see `layers`; every tap comes out as (B, h, w, c).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from models import layers
+
+MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training images, pixels in [0, 1]
+STD = (0.2470, 0.2435, 0.2616)
+MOMENTUM = 0.9  # of the running statistics
+
+_kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+def layers_per_block(depth: int) -> int:
+    """Dense layers in each of the three blocks: depth = 6 n + 4."""
+    count, rest = divmod(depth - 4, 6)
+    if count < 1 or rest:
+        raise ValueError(f"expected a depth of 6 n + 4 (10, 16, 40, 100, ...), got {depth}")
+    return count
+
+
+def layer_names(depth: int) -> tuple[str, ...]:
+    """All layers that can be tapped, in the order in which they are computed.
+
+    `dense1` is the output of the whole block, all channels, the same as that of its last layer;
+    `dense1/layer3` is the output [x, new] of its third layer.
+    """
+    names = ["conv1"]
+    for block in (1, 2, 3):
+        names += [f"dense{block}/layer{i + 1}" for i in range(layers_per_block(depth))]
+        names += [f"dense{block}"] + ([f"trans{block}"] if block < 3 else [])
+    return (*names, "head_norm", "logits")
+
+
+class BatchNormRelu(nn.Module):
+    """Batch normalization and ReLU of concatenated pieces (C_i, H, W, B), returned as pieces."""
+
+    @nn.compact
+    def __call__(
+        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
+    ) -> list[jax.Array]:
+        """`statistics` are the pieces' batch moments in training, None in inference."""
+        channels = sum(x.shape[0] for x in pieces)
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if statistics is None:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var = (jnp.concatenate(values) for values in zip(*statistics, strict=True))
+            if not self.is_initializing():
+                running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
+                running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
+        factor = scale * lax.rsqrt(var + layers.EPSILON)
+        return layers.scale_shift_relu(pieces, factor, bias - mean * factor)
+
+
+class Pointwise(nn.Module):
+    """1x1 convolution without bias; kernel (C, features)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", _kernel_init, (x.shape[0], self.features))
+        return layers.pointwise(x, kernel)
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution, zero padding 1, without bias; kernel (3, 3, C, features)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", _kernel_init, (3, 3, x.shape[0], self.features))
+        return layers.conv3x3(x, kernel)
+
+
+class DenseLayer(nn.Module):
+    """BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k): pieces (C_i, H, W, B) -> the new (k, H, W, B)."""
+
+    growth_rate: int
+
+    @nn.compact
+    def __call__(
+        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
+    ) -> jax.Array:
+        x = jnp.concatenate(BatchNormRelu(name="norm1")(pieces, statistics))
+        x = Pointwise(4 * self.growth_rate, name="conv1")(x)
+        inner = None if statistics is None else [layers.moments(x)]
+        (x,) = BatchNormRelu(name="norm2")([x], inner)
+        return Conv3x3(self.growth_rate, name="conv2")(x)
+
+
+class Transition(nn.Module):
+    """BN-ReLU-conv1x1(half)-average pool 2: pieces (C_i, H, W, B) -> (C/2, H/2, W/2, B)."""
+
+    @nn.compact
+    def __call__(
+        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
+    ) -> jax.Array:
+        x = jnp.concatenate(BatchNormRelu(name="norm")(pieces, statistics))
+        return layers.average_pool2(Pointwise(x.shape[0] // 2, name="conv")(x))
+
+
+class Classifier(nn.Module):
+    """Linear layer that starts at zero: (B, C) -> (B, classes)."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[1], self.classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.classes,))
+        return x @ kernel + bias
+
+
+def _channels_last(pieces: Sequence[jax.Array]) -> jax.Array:
+    # Transposed piece by piece: a slice of the result then needs only the pieces it touches.
+    return jnp.concatenate([x.transpose(3, 1, 2, 0) for x in pieces], axis=-1)
+
+
+class DenseNet(nn.Module):
+    """`apply(variables, images, upto=LAYER)`; variables: params, batch_stats, constants."""
+
+    depth: int = 40
+    growth_rate: int = 12
+    classes: int = 10
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, upto: str = "logits", train: bool = False
+    ) -> jax.Array:
+        """Images (B, H, W, 3), H and W multiples of 4, to the layer's activations.
+
+        (B, h, w, c), or (B, classes) for the logits. Nothing behind the layer is computed.
+        """
+        names = layer_names(self.depth)
+        if upto not in names:
+            raise ValueError(f"expected one of the layers {', '.join(names)}, got {upto!r}")
+        mean = self.variable("constants", "mean", jnp.asarray, MEAN).value
+        std = self.variable("constants", "std", jnp.asarray, STD).value
+        x = layers.to_channels_first((images - mean) / std)
+        x = Conv3x3(2 * self.growth_rate, name="conv1")(x)
+        if upto == "conv1":
+            return _channels_last([x])
+        for block in (1, 2, 3):
+            # Each piece's moments are computed once, not again by every layer that reads it.
+            pieces = [x]
+            statistics = [layers.moments(x)] if train else None
+            for i in range(layers_per_block(self.depth)):
+                layer = f"dense{block}/layer{i + 1}"
+                name = layer.replace("/", "_")
+                new = DenseLayer(self.growth_rate, name=name)(pieces, statistics)
+                pieces = [*pieces, new]
+                if statistics is not None:
+                    statistics = [*statistics, layers.moments(new)]
+                if upto == layer:
+                    return _channels_last(pieces)
+            if upto == f"dense{block}":
+                return _channels_last(pieces)
+            if block < 3:
+                x = Transition(name=f"trans{block}")(pieces, statistics)
+                if upto == f"trans{block}":
+                    return _channels_last([x])
+        pieces = BatchNormRelu(name="head_norm")(pieces, statistics)
+        if upto == "head_norm":
+            return _channels_last(pieces)
+        features = jnp.concatenate([x.mean((1, 2)) for x in pieces]).T
+        return Classifier(self.classes, name="head")(features)
