@@ -1,0 +1,1 @@
+"""Scripts that measure: `python -m benchmarks.NAME`. Each writes a `summary.json` and pictures."""

@@ -1,0 +1,151 @@
+"""The paper's DenseNet experiments: logits with a critical space, first and last filters of block 3.
+
+    python -m benchmarks.densenet --dn PATH [--dn4 NAME] [--out benchmarks/results/densenet]
+
+PATH is the public DICE checkpoint (depth 100, see the README); it is the DN of all experiments. DN4 is
+a network trained without class 4: `cifar10_without_4` (depth 40) until one of depth 100 is at hand.
+Cases: DNcl, 54 Hoyer-uniform and 10 canonical targets; DN4cl likewise; DNde, the first and the last 12
+filters of dense block 3 (342 channels, the last 192 its own), 32 targets each. k = 2, 800 Adam and 300
+L-BFGS steps. About 2 hours on two CPU cores; everything is checkpointed under `results/`, and the
+same command goes on where it was stopped. Expected medians: DNcl and DN4cl on their critical spaces below
+1.5 degrees, DNde below 2.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import ifv_jax as ifv
+from benchmarks import experiment, figures, report
+from benchmarks.start import start
+from models import densenet
+
+NEVER_SEEN = 4
+
+
+def settings(dn: str, dn4: str | None, seed: int) -> list[experiment.Setting]:
+    """All cases, in the order in which they are run."""
+    config = ifv.FVConfig(adam_steps=800, lbfgs_steps=300, batch_size=32)
+    logits = dict(
+        layer="logits", features=None, samples=64, canonical=10, config=config, seed=seed,
+        aggregation_name="identity", aggregation=ifv.identity,
+    )  # fmt: skip
+    filters = dict(layer="dense3", samples=32, canonical=0, config=config, seed=seed)
+    network = densenet.load(dn)
+    channels = 342
+    out = [
+        experiment.Setting("DNcl", "dn", network, **logits),
+        experiment.Setting(
+            "DNde, first 12", "dn", network, **{**filters, "features": tuple(range(12))}
+        ),
+        experiment.Setting(
+            "DNde, last 12", "dn", network,
+            **{**filters, "features": tuple(range(channels - 12, channels))},
+        ),
+    ]  # fmt: skip
+    if dn4 is not None:
+        out.insert(1, experiment.Setting("DN4cl", Path(dn4).name, densenet.load(dn4), **logits))
+    return out
+
+
+def complement_angles(space: ifv.CriticalSpace, never_seen: int | None) -> dict:
+    """How the complement U lies to what the paper names: ones / sqrt(n), and the unseen class's axis.
+
+    The angle of a vector to a subspace is that to its projection; in degrees.
+    """
+    n = space.basis.shape[0]
+    ones = np.ones(n) / np.sqrt(n)
+    if space.complement.shape[1] == 0:
+        return {}
+    plane = ones[:, None]
+    if never_seen is not None:
+        plane = np.linalg.qr(np.stack([ones, np.eye(n)[never_seen]], axis=1))[0]
+    inside = np.linalg.svd(plane.T @ space.complement, compute_uv=False)
+    return {
+        "largest_angle_to_reference_deg": round(
+            float(np.degrees(np.arccos(min(1, inside.min())))), 3
+        ),
+        "angle_of_ones_to_U_deg": round(
+            float(np.degrees(np.arccos(min(1, np.linalg.norm(space.complement.T @ ones))))), 3
+        ),
+        "offset": [round(float(o), 4) for o in space.offset],
+    }
+
+
+def run_case(setting: experiment.Setting, folder: Path, verify: bool):
+    """(cases of this setting, angles for the plot, measured, predictions)."""
+    slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
+    run = ifv.Run(folder / slug, (setting.seed, setting.samples, setting.config))
+    response, objective = experiment.make(setting)
+    measured = experiment.measure(setting, response, objective, run)
+    space, notes = None, {}
+    plain = experiment.predict(setting, measured, None)
+    cases = []
+    if setting.layer == "logits":
+        choice = experiment.search_space(setting, measured)
+        space = choice.space
+        never = NEVER_SEEN if setting.name.startswith("DN4") else None
+        notes = {
+            "choice": choice.status.name.lower(),
+            "spaces": [
+                {k: (None if v != v else v) for k, v in row._asdict().items()}
+                for row in choice.table
+            ],
+            "complement": complement_angles(
+                space, never if space.complement.shape[1] > 1 else None
+            ),
+            "mean_target_outside": round(
+                float(np.mean(np.asarray(ifv.fraction_outside(space, measured.targets)))), 4
+            ),
+        }
+        cases.append(
+            experiment.to_case(
+                setting, measured, plain, None, {}, note="whole feature space, no critical space"
+            )
+        )
+    predictions = experiment.predict(setting, measured, space)
+    ssim, seconds = (
+        experiment.verify(setting, objective, measured, predictions, run) if verify else ({}, 0.0)
+    )
+    cases.append(experiment.to_case(setting, measured, predictions, space, ssim, seconds, **notes))
+    return (
+        cases,
+        experiment.angles(setting, measured, predictions, space),
+        measured,
+        predictions,
+        space,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--dn", required=True, help="the DICE checkpoint, .pth.tar or .npz")
+    parser.add_argument("--dn4", help="a network that never saw class 4")
+    parser.add_argument("--only", nargs="*", help="names of cases to run, e.g. DNcl")
+    parser.add_argument("--no-verify", action="store_true", help="leave the re-optimization out")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/densenet"))
+    parser.add_argument("--work", type=Path, default=Path("results/densenet"), help="checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    start()
+    options.out.mkdir(parents=True, exist_ok=True)
+    cases, angles = [], {}
+    for setting in settings(options.dn, options.dn4, options.seed):
+        if options.only and setting.name not in options.only:
+            continue
+        print(f"\n{setting.name}: {setting.samples} targets", flush=True)
+        new, measured_angles, measured, predictions, space = run_case(
+            setting, options.work, not options.no_verify
+        )
+        cases += new
+        angles[setting.name] = measured_angles
+        experiment.picture(options.out, setting, measured, predictions, space, measured_angles)
+        # Written after every case, so that a run cut short has reported what it finished.
+        figures.angle_plot(options.out / "angles.png", angles)
+        path = report.write_summary(options.out, cases)
+        print(f"{report.table(cases)}\nwrote {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The paper's experiment for one layer: sample targets, visualize, invert, verify, report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ifv_jax as ifv
+from benchmarks import figures
+from benchmarks.report import Case, spread
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured. `features` are indices into the layer's channels; None is all of them."""
+
+    name: str
+    network_name: str
+    network: Any  # models' Network: apply, variables, input_shape
+    layer: str
+    features: tuple[int, ...] | None
+    samples: int
+    canonical: int  # how many of them are single features
+    config: ifv.FVConfig
+    cosine_power: float = 2.0
+    aggregation_name: str = "max_mean"
+    aggregation: Callable = ifv.max_mean
+    reoptimized: int = 16  # samples, the first ones
+    reoptimization_steps: int = 500
+    seed: int = 0
+
+    @property
+    def keys(self) -> dict[str, jax.Array]:
+        names = ("targets", "start", "random")
+        return dict(zip(names, jax.random.split(jax.random.key(self.seed), 3), strict=True))
+
+
+class Measured(NamedTuple):
+    """All samples of a setting, batch axis first, with the seconds each stage took."""
+
+    targets: jax.Array
+    v: jax.Array
+    images: jax.Array
+    response: jax.Array
+    fv_status: jax.Array
+    significance: jax.Array
+    gram: jax.Array
+    seconds_visualize: jax.Array
+    seconds_invert: jax.Array
+
+
+def make(setting: Setting) -> tuple[ifv.Response, ifv.Objective]:
+    """The response and the objective of a setting; make them once, they carry what is compiled."""
+    response = ifv.make_response(
+        partial(setting.network.apply, upto=setting.layer),
+        ifv.sigmoid_pixels(setting.network.input_shape),
+        setting.aggregation,
+        features=setting.features,
+    )
+    return response, ifv.make_objective(response, cosine_power=setting.cosine_power)
+
+
+def measure(
+    setting: Setting, response: ifv.Response, objective: ifv.Objective, run: ifv.Run
+) -> Measured:
+    """Visualizes the sampled targets and linearizes the response at what was found."""
+    variables = setting.network.variables
+    n = response.feature_count(variables)
+    targets = ifv.sample_targets(
+        setting.keys["targets"], setting.samples, features=n, canonical=setting.canonical
+    )
+
+    def compute() -> Measured:
+        began = time.monotonic()
+        found = ifv.visualize(
+            objective, variables, targets, setting.keys["start"],
+            config=setting.config, run=run, progress=True,
+        )  # fmt: skip
+        jax.block_until_ready(found)
+        middle = time.monotonic()
+        data = ifv.linearize_all(response, variables, found.v, progress=True)
+        end = time.monotonic()
+        images = jax.lax.map(response.parametrization.apply, found.v[:, None])[:, 0]
+        return Measured(
+            targets, found.v, images, found.response, found.status, found.significance, data.gram,
+            np.asarray(middle - began), np.asarray(end - middle),
+        )  # fmt: skip
+
+    return run.compute("measured", Measured, compute)
+
+
+def predict(
+    setting: Setting, measured: Measured, space: ifv.CriticalSpace | None, samples=slice(None)
+) -> ifv.Predictions:
+    """The closed form on what was measured."""
+    data = ifv.Linearization(measured.response[samples], measured.gram[samples])
+    return ifv.solve(data, cosine_power=setting.cosine_power, space=space, left_vectors=True)
+
+
+def search_space(setting: Setting, measured: Measured, samples: int = 32):
+    """Algorithm 1 on the first samples, and the choice by their known targets."""
+    first = slice(0, samples)
+    candidates = ifv.candidate_spaces(
+        ifv.spectra(np.asarray(measured.gram[first])), response=np.asarray(measured.response[first])
+    )
+    return ifv.choose_space(
+        candidates,
+        lambda space: predict(setting, measured, space, first).objective,
+        jnp.asarray(measured.targets[first]),
+    )
+
+
+def verify(
+    setting: Setting,
+    objective: ifv.Objective,
+    measured: Measured,
+    predictions: ifv.Predictions,
+    run: ifv.Run,
+) -> tuple[dict[str, np.ndarray], float]:
+    """SSIM of the first samples after re-optimizing for prediction, target, response, random."""
+    count = min(setting.reoptimized, len(measured.targets))
+    if not count:
+        return {}, 0.0
+    first = slice(0, count)
+    directions = {
+        "predicted": jnp.asarray(predictions.objective[first]),
+        "target": jnp.asarray(measured.targets[first]),
+        "response": _unit(jnp.asarray(measured.response[first])),
+        "random": _random(setting, measured)[first],
+    }
+    began = time.monotonic()
+    found = ifv.reoptimize(
+        objective, setting.network.variables,
+        jnp.concatenate([jnp.asarray(measured.v[first])] * len(directions)),
+        jnp.concatenate(list(directions.values())),
+        steps=setting.reoptimization_steps, run=run, progress=True,
+        batch_size=setting.config.batch_size,
+    )  # fmt: skip
+    parts = np.split(np.asarray(found.ssim), len(directions))
+    return dict(zip(directions, parts, strict=True)), time.monotonic() - began
+
+
+def angles(
+    setting: Setting, measured: Measured, predictions: ifv.Predictions, space
+) -> dict[str, np.ndarray]:
+    """Angular distances to the targets on the space, (samples,) each; invalid samples are 90."""
+    targets = jnp.asarray(measured.targets)
+    usable = jnp.asarray(measured.fv_status) == ifv.Status.OK
+    distance = partial(ifv.angular_distance, space=space)
+    predicted = jnp.where(usable[:, None], jnp.asarray(predictions.objective), 0)
+    return {
+        "predicted": np.asarray(distance(predicted, targets)),
+        "response": np.asarray(distance(jnp.asarray(measured.response), targets)),
+        "random": np.asarray(distance(_random(setting, measured), targets)),
+    }
+
+
+def to_case(
+    setting: Setting,
+    measured: Measured,
+    predictions: ifv.Predictions,
+    space: ifv.CriticalSpace | None,
+    ssim: dict[str, np.ndarray],
+    seconds_verify: float = 0.0,
+    **notes,
+) -> Case:
+    """The numbers of one estimator for the report."""
+    measured_angles = angles(setting, measured, predictions, space)
+    status = np.where(
+        np.asarray(measured.fv_status) != ifv.Status.OK, measured.fv_status, predictions.status
+    )
+    valid = status == ifv.Status.OK
+    silent = np.sum(
+        np.asarray(measured.targets) ** 2 * np.asarray(predictions.undetermined), axis=1
+    )
+    profile = ifv.coefficients(predictions.left_vectors, jnp.asarray(measured.targets))
+    n = measured.targets.shape[1]
+    return Case(
+        name=setting.name,
+        network=setting.network_name,
+        layer=setting.layer,
+        features=n,
+        space_dim=n if space is None else space.basis.shape[1],
+        aggregation=setting.aggregation_name,
+        parametrization="sigmoid_pixels",
+        cosine_power=setting.cosine_power,
+        estimator="closed_form",
+        source="image",
+        samples=len(measured.targets),
+        seed=setting.seed,
+        adam_steps=setting.config.adam_steps,
+        lbfgs_steps=setting.config.lbfgs_steps,
+        status_counts=ifv.status_counts(status),
+        angle_deg={who: spread(each) for who, each in measured_angles.items()},
+        angle_valid_deg={who: spread(each[valid]) for who, each in measured_angles.items()},
+        live_floor_deg=spread(np.degrees(np.arcsin(np.sqrt(np.clip(silent, 0, 1))))),
+        ssim={who: spread(each) for who, each in ssim.items()},
+        coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
+        seconds={
+            "visualize": round(float(measured.seconds_visualize), 1),
+            "invert": round(float(measured.seconds_invert), 1),
+            "reoptimize": round(seconds_verify, 1),
+        },
+        notes={
+            "residual": spread(predictions.residual),
+            "gap": spread(predictions.gap),
+            "significance": spread(measured.significance),
+            **notes,
+        },
+    )
+
+
+def picture(out: Path, setting, measured, predictions, space, angles, most: int = 12) -> None:
+    """A grid of the first samples; objectives are shown on the space they are compared on."""
+
+    def shown(rows):
+        return np.asarray(ifv.project(space or ifv.full_space(rows.shape[1]), rows[:most]))
+
+    bars = {
+        "target": shown(measured.targets),
+        "predicted": shown(predictions.objective),
+        "response": shown(measured.response),
+    }
+    labels = [str(i) for i in setting.features or range(measured.targets.shape[1])]
+    slug = "".join(c if c.isalnum() else "_" for c in setting.name.replace(", ", "_"))
+    figures.grid(
+        out / f"{slug.lower()}.png", f"{setting.network_name}, {setting.name}: images found for an objective,"
+        " and the objective recovered from each image", np.asarray(measured.images[:most]), bars, angles,
+        labels,
+    )  # fmt: skip
+
+
+def _unit(rows: jax.Array) -> jax.Array:
+    length = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return jnp.where(length > 0, rows / jnp.where(length > 0, length, 1), 0)
+
+
+def _random(setting: Setting, measured: Measured) -> jax.Array:
+    count, n = measured.targets.shape
+    return ifv.random_targets(setting.keys["random"], count, features=n)

@@ -1,0 +1,35 @@
+"""Feature Visualization and its closed-form inversion, Grad-IFV, in JAX."""
+
+from ifv_jax.aggregation import identity, max_mean, mean, pick
+from ifv_jax.critical_space import (
+    approximate_kernel,
+    candidate_spaces,
+    choose_space,
+    enumerate_spaces,
+    spectra,
+)
+from ifv_jax.errors import InputError
+from ifv_jax.inversion import Predictions, invert, linearize_all, solve
+from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
+from ifv_jax.objective import Objective, Response, make_objective, make_response
+from ifv_jax.parametrization import Parametrization, fourier, sigmoid_pixels
+from ifv_jax.runs import Run
+from ifv_jax.significance import significance, weight_matrix
+from ifv_jax.similarity import angular_distance, coefficients, ssim
+from ifv_jax.status import Status, status_counts
+from ifv_jax.subspaces import (
+    CriticalSpace,
+    critical_space_from_complement,
+    fraction_outside,
+    full_space,
+    load_space,
+    project,
+    save_space,
+)
+from ifv_jax.targets import canonical_targets, hoyer_sparseness, random_targets, sample_targets
+from ifv_jax.types import SYMBOLS
+from ifv_jax.verification import Reoptimization, Verdict, reoptimize, verdict
+from ifv_jax.visualization import FVConfig, Realizations, visualize
+
+__version__ = "0.1.0"
+__all__ = [name for name in dir() if not name.startswith("_")]

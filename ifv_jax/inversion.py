@@ -1,0 +1,215 @@
+"""Opt. 3: the objective that an input is an optimum of, in closed form (Sec. 2.1 of the paper)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from ifv_jax import lanes
+from ifv_jax.subspaces import CriticalSpace
+from ifv_jax.errors import InputError
+from ifv_jax.jacobian import Linearization, jacobian, linearize
+from ifv_jax.objective import Response
+from ifv_jax.significance import check_cosine_power, unit, weight_matrix
+from ifv_jax.status import Status
+from ifv_jax.types import PyTree
+
+RANK_CUTOFF = 1e-9
+"""Rows of J below this fraction of the longest are taken for zero: float32 round-off of silence."""
+
+
+class Predictions(NamedTuple):
+    """The predicted objectives and how far to trust them; batch axis first.
+
+    Singular values are those of W J on the space that was searched, ascending; the entries beyond
+    its dimension are infinite, so that the arrays of a batch have one shape.
+    """
+
+    objective: jax.Array  # (batch, n) unit vectors, <r, t> > 0; zero where status is not OK
+    singular_values: jax.Array  # (batch, n) float64, ascending
+    residual: jax.Array  # (batch,) sigma_1 / sigma_max: how far from optimal, 0 is perfect
+    gap: jax.Array  # (batch,) sigma_1 / sigma_2: near 0 is unambiguous, 1 is a coin toss
+    undetermined: jax.Array  # (batch, n) bool, features this input says nothing about
+    status: jax.Array  # (batch,) int8, see Status
+    left_vectors: jax.Array | None  # (batch, n, n) columns by singular value, on request
+
+
+def invert(
+    response: Response,
+    variables: PyTree,
+    v: PyTree,
+    *,
+    cosine_power: float = 2.0,
+    space: CriticalSpace | None = None,
+    left_vectors: bool = False,
+    chunk: int | None = None,
+    batch_size: int = 8,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Predictions:
+    """Recovers the objectives that the inputs phi(v) are optima of.
+
+    Args:
+      response: f, see `make_response`. variables: the network's weights.
+      v: parameters, leading axis batch; for given images `parametrization.invert(images)`.
+      cosine_power: k of the objective that FV maximized.
+      space: the critical space to search; all of feature space by default.
+      left_vectors: also return the left singular vectors of W J.
+      chunk: rows of J at once. batch_size: samples whose J is held at once.
+    Returns: `Predictions`. A sample that fails numerically says so in its status.
+    Raises: InputError for bad input, and if every single sample is non-finite.
+    """
+    k = check_cosine_power(cosine_power)
+    n = response.feature_count(variables)
+    _check_space(space, n)
+    data = linearize_all(
+        response,
+        variables,
+        v,
+        chunk=chunk,
+        batch_size=batch_size,
+        progress=progress,
+        devices=devices,
+    )
+    predictions = solve(data, cosine_power=k, space=space, left_vectors=left_vectors)
+    if np.all(np.asarray(predictions.status) == Status.NON_FINITE):
+        raise InputError(
+            "a network that is finite for at least one sample",
+            "NaN or infinity in the response or Jacobian of all of them",
+            "Check the weights and the preprocessing; feed it one image by hand.",
+        )
+    return predictions
+
+
+def linearize_all(
+    response: Response,
+    variables: PyTree,
+    v: PyTree,
+    *,
+    chunk: int | None = None,
+    batch_size: int = 8,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Linearization:
+    """r and J J^T of any number of samples, holding the Jacobians of `batch_size` at a time."""
+    leaves = jax.tree.leaves(v)
+    if not leaves or leaves[0].shape[0] == 0:
+        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
+    pieces = lanes.groups(leaves[0].shape[0], batch_size, lanes.resolve_devices(devices))
+    parts = []
+    for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
+        part = linearize(
+            jacobian(response, variables, lanes.take(v, indices), chunk=chunk, devices=devices)
+        )
+        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
+    with jax.enable_x64(True):
+        return Linearization(*(jnp.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+
+
+def solve(
+    data: Linearization,
+    *,
+    cosine_power: float = 2.0,
+    space: CriticalSpace | None = None,
+    left_vectors: bool = False,
+) -> Predictions:
+    """Opt. 3 from r and J J^T alone: a float64 eigendecomposition of (W J)(W J)^T for each sample.
+
+    Known trivial solutions are kept out. Let S hold the complement U of the critical space and the
+    axes of features whose row of J is zero. Every u in S has J^T u = 0, so W^-1 u solves the
+    minimization whatever the objective was. The search runs over the orthogonal complement of
+    W^-1 S, the sign is fixed there by <r, t> > 0, and the result is projected onto the critical
+    space. Where <r, u> = 0, W^-1 u is u up to a factor, and this is the paper's restriction to C.
+    """
+    k = check_cosine_power(cosine_power)
+    n = data.response.shape[1]
+    _check_space(space, n)
+    with jax.enable_x64(True):
+        complement = (
+            jnp.zeros((n, 0)) if space is None else jnp.asarray(space.complement, jnp.float64)
+        )
+        return _solve(k, left_vectors, data.response, data.gram, complement)
+
+
+def _check_space(space: CriticalSpace | None, n: int) -> None:
+    if space is None:
+        return
+    shape = np.shape(space.complement)
+    if len(shape) != 2 or shape[0] != n:
+        raise InputError(
+            f"a critical space in {n} dimensions, the number of features",
+            f"one in {shape[0]}",
+            "Compute it for this layer and the same choice of features.",
+        )
+
+
+@partial(jax.jit, static_argnames=("k", "left_vectors"))
+def _solve(k: float, left_vectors: bool, response, gram, complement) -> Predictions:
+    solve_one = partial(_solve_one, k, complement)
+    objective, sigma, vectors, rank, undetermined, status = jax.vmap(solve_one)(response, gram)
+    last = jnp.take_along_axis(sigma, jnp.maximum(rank - 1, 0)[:, None], axis=1)[:, 0]
+    second = sigma[:, min(1, sigma.shape[1] - 1)]
+    usable = status == Status.OK
+    nothing = jnp.where(usable, 0.0, jnp.nan)
+    residual = jnp.where(last > 0, sigma[:, 0] / jnp.where(last > 0, last, 1), 0.0) + nothing
+    gap = jnp.where(second > 0, sigma[:, 0] / jnp.where(second > 0, second, 1), 1.0) + nothing
+    return Predictions(
+        objective.astype(response.dtype), sigma, residual, gap, undetermined, status,
+        vectors if left_vectors else None,
+    )  # fmt: skip
+
+
+def _solve_one(k: float, complement, response, gram):
+    n = response.shape[0]
+    eye = jnp.eye(n)
+    r = response.astype(jnp.float64)
+    finite = jnp.isfinite(r).all() & jnp.isfinite(gram).all()
+    r = jnp.where(finite, r, 0.0)
+    gram = jnp.where(finite, gram, 0.0)
+
+    square = jnp.diag(gram)
+    silent = square <= RANK_CUTOFF**2 * square.max()
+    searched, excluded = _search_space(k, unit(r), silent, complement)
+    rank = jnp.round(jnp.trace(searched)).astype(jnp.int32)
+
+    w = weight_matrix(r, cosine_power=k)
+    m = searched @ w @ gram @ w @ searched
+    # Directions that are not searched go to the far end of the spectrum.
+    beyond = 2 * jnp.trace(m) + 1
+    values, vectors = jnp.linalg.eigh((m + m.T) / 2 + beyond * (eye - searched))
+    inside = jnp.arange(n) < rank
+    sigma = jnp.where(inside, jnp.sqrt(jnp.maximum(values, 0)), jnp.inf)
+    vectors = vectors * inside
+
+    # <r, y> > 0 on the unprojected solution, then project along what cannot be determined.
+    y = vectors[:, 0] * jnp.where(r @ vectors[:, 0] < 0, -1.0, 1.0)
+    objective = unit(y - excluded @ y)
+    status = jnp.where(rank == 0, Status.UNDETERMINED, Status.OK)
+    status = jnp.where(jnp.any(r != 0), status, Status.NO_RESPONSE)
+    status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int8)
+    objective = jnp.where(status == Status.OK, objective, 0.0)
+    return objective, sigma, vectors, rank, silent, status
+
+
+def _search_space(k: float, rh, silent, complement):
+    """Projectors onto the complement of W^-1 S, and onto S = span(silent axes, complement).
+
+    The former is W S^perp: the part of S^perp across rh stays where it is; the part along rh,
+    p = P rh, is turned into W p = (k + 1) p - k |p|^2 rh.
+    """
+    axes = jnp.diag(silent.astype(jnp.float64))
+    rest = complement * ~silent[:, None]
+    # An orthonormal basis of what U adds to the axes; its rank may be lower than U's.
+    left, size, _ = jnp.linalg.svd(rest, full_matrices=False)
+    left = left * (size > 1e-6)
+    excluded = axes + left @ left.T
+    free = jnp.eye(rh.shape[0]) - excluded
+    p = free @ rh
+    along = unit(p)
+    turned = unit((k + 1) * p - k * jnp.sum(p * p) * rh)
+    searched = free - jnp.outer(along, along) + jnp.outer(turned, turned)
+    return (searched + searched.T) / 2, excluded

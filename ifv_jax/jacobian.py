@@ -1,0 +1,120 @@
+"""J, the Jacobian of the response, batched and in chunks of cotangents, and its Gram matrix."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ifv_jax import lanes
+from ifv_jax.errors import InputError
+from ifv_jax.objective import Response
+from ifv_jax.types import PyTree
+
+GRAM_COLUMNS = 16384
+"""Columns of J that are widened to float64 at a time."""
+
+
+class Jacobian(NamedTuple):
+    """The linearization of f at each sample: r and J."""
+
+    response: jax.Array  # (batch, n) r = f(v)
+    matrix: jax.Array  # (batch, n, m) J, parameters flattened leaf by leaf
+
+
+class Linearization(NamedTuple):
+    """All that estimators need of the Jacobians: r and J J^T, much smaller than J itself."""
+
+    response: jax.Array  # (batch, n)
+    gram: jax.Array  # (batch, n, n) float64, J J^T
+
+
+def default_chunk() -> int:
+    """Cotangents pulled back at once: 1 on the CPU, where more cost more each; 32 elsewhere."""
+    return 1 if jax.default_backend() == "cpu" else 32
+
+
+def jacobian(
+    response: Response,
+    variables: PyTree,
+    v: PyTree,
+    *,
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Jacobian:
+    """J (batch, n, m) of the response at v, one forward pass and n / chunk backward passes.
+
+    Args:
+      v: parameters, leading axis batch. chunk: rows computed at once, see `default_chunk`.
+      devices: samples are spread over them; all local ones by default.
+    Memory: the result, the residuals of one forward pass, and one chunk of rows.
+    Rows of non-finite samples are non-finite; the other samples are unharmed.
+    """
+    leaves = jax.tree.leaves(v)
+    if not leaves or leaves[0].shape[0] == 0:
+        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
+    chunk = default_chunk() if chunk is None else chunk
+    if int(chunk) != chunk or chunk < 1:
+        raise InputError("a positive integer chunk", repr(chunk), "Leave it out for the default.")
+    used = lanes.resolve_devices(devices)
+    count = leaves[0].shape[0]
+    ((padded, _),) = lanes.groups(count, count, used)
+    n = response.feature_count(variables)
+    chunk = min(chunk, n)
+
+    r, pull = _linearize(response, used, variables, lanes.take(v, padded))
+    size = sum(leaf[0].size for leaf in leaves)
+    matrix = jnp.zeros((len(padded), n, size), r.dtype)
+    for first in range(0, n, chunk):
+        # The last chunk overlaps its neighbour rather than being a new shape.
+        matrix = _add_rows(used, chunk, matrix, pull, min(first, n - chunk))
+    return Jacobian(r[:count], matrix[:count])
+
+
+@partial(jax.jit, static_argnames=("response", "devices"))
+def _linearize(response: Response, devices, variables, v):
+    """(r, pull): `pull` holds the residuals, each leaf with a leading axis over the devices."""
+
+    def call(variables, v):
+        r, pull = jax.vjp(partial(response, variables), v)
+        return r, jax.tree.map(lambda a: a[None], pull)
+
+    return lanes.spread(call, devices)(variables, v)
+
+
+@partial(jax.jit, static_argnames=("devices", "chunk"), donate_argnames="matrix")
+def _add_rows(devices, chunk: int, matrix, pull, first):
+    def call(first, matrix, pull):
+        batch, n, _ = matrix.shape
+        pull = jax.tree.map(lambda a: a[0], pull)
+        cotangents = jax.nn.one_hot(first + jnp.arange(chunk), n, dtype=matrix.dtype)
+
+        def row(cotangent):
+            (gradient,) = pull(jnp.broadcast_to(cotangent, (batch, n)))
+            return lanes.flatten(gradient)
+
+        rows = row(cotangents[0])[None] if chunk == 1 else jax.vmap(row)(cotangents)
+        return jax.lax.dynamic_update_slice_in_dim(matrix, rows.swapaxes(0, 1), first, axis=1)
+
+    return lanes.spread(call, devices)(first, matrix, pull)
+
+
+def linearize(jac: Jacobian) -> Linearization:
+    """J J^T in float64, as exact for the smallest singular vector as a float64 SVD of J needs.
+
+    A Gram matrix squares the condition number: in float32 what lies below 1e-3 of the largest
+    singular value would be noise; in float64 that bound is 1e-8.
+    """
+    m = jac.matrix.shape[2]
+    with jax.enable_x64(True):
+        gram = 0.0
+        for first in range(0, m, GRAM_COLUMNS):
+            gram = gram + _gram(jac.matrix[:, :, first : first + GRAM_COLUMNS])
+        return Linearization(jac.response, gram)  # type: ignore[arg-type]
+
+
+@jax.jit
+def _gram(matrix):
+    wide = matrix.astype(jnp.float64)
+    return jnp.einsum("bim,bjm->bij", wide, wide, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,112 @@
+"""L-BFGS on independent lanes: the one module that knows jaxopt (Byrd et al. 1995, zoom search).
+
+jaxopt is no longer maintained but its zoom line search reaches better optima after Adam than
+`optax.lbfgs` (measured; see docs). It is imported when first needed.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ifv_jax.types import PyTree
+
+MAX_LINE_SEARCH = 15
+"""Evaluations after which a line search is given up; a healthy one takes one or two."""
+
+FIRST_STEP = 1e-3
+"""Root mean square change of v in the very first trial step, before any curvature is known."""
+
+
+class LbfgsState(NamedTuple):
+    """One lane, or a batch of them with a leading axis."""
+
+    v: PyTree  # the current point
+    inner: Any  # jaxopt's state
+    scale: jax.Array  # () positive; the loss is -scale * significance
+    active: jax.Array  # () bool; False once a line search could make no progress
+
+
+@cache
+def _jaxopt():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import jaxopt
+    return jaxopt
+
+
+def _solver(loss: Callable, memory: int):
+    # unroll=False: with implicit_diff=False jaxopt would otherwise run each search to its bound.
+    # The default max_stepsize=1 fails half the searches where gradients are tiny.
+    return _jaxopt().LBFGS(
+        fun=loss,
+        value_and_grad=True,
+        implicit_diff=False,
+        unroll=False,
+        linesearch="zoom",
+        maxls=MAX_LINE_SEARCH,
+        max_stepsize=16.0,
+        history_size=memory,
+        tol=0.0,
+    )
+
+
+def _one(evaluate: Callable) -> Callable:
+    """The loss of one lane from the batched evaluation: (v, variables, t, scale) -> (loss, grad)."""
+
+    def loss(v, variables, t, scale):
+        s, gradient = evaluate(variables, jax.tree.map(lambda a: a[None], v), t[None])
+        return -scale * s[0], jax.tree.map(lambda a: -scale * a[0], gradient)
+
+    return loss
+
+
+def start(v: PyTree, significance, gradient: PyTree, memory: int) -> LbfgsState:
+    """State of one lane at v, where S and dS/dv have these values; nothing is evaluated.
+
+    The loss is scaled so that a unit step along its gradient changes v by FIRST_STEP.
+    """
+    leaves = jax.tree.leaves(gradient)
+    square = sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in leaves)
+    usable = (square > 0) & jnp.isfinite(square) & jnp.isfinite(significance)
+    size = sum(g.size for g in leaves)
+    scale = FIRST_STEP * jnp.sqrt(size / jnp.where(usable, square, 1.0))
+
+    def known(_):
+        return -scale * significance, jax.tree.map(lambda g: -scale * g, gradient)
+
+    inner = _solver(known, memory).init_state(v)
+    return LbfgsState(v, inner._replace(stepsize=jnp.ones_like(inner.stepsize)), scale, usable)
+
+
+def advance(evaluate: Callable, variables, t, state: LbfgsState, steps: int, memory: int):
+    """Up to `steps` steps of one lane. Returns (state, significance after each step (steps,)).
+
+    A line search without improvement ends the lane: its later entries repeat the last.
+    """
+    solver = _solver(_one(evaluate), memory)
+
+    def wanted(carry):
+        index, state, _ = carry
+        return (index < steps) & state.active
+
+    def step(carry):
+        index, state, history = carry
+        v, inner = solver.update(state.v, state.inner, variables, t, state.scale)
+        better = inner.value < state.inner.value
+        finite = jnp.isfinite(inner.value) & jnp.isfinite(inner.error)
+        # Repeating a search that found nothing better would find nothing again: the lane ends.
+        active = finite & better & (inner.error > 0)
+        moved = LbfgsState(v, inner, state.scale, active)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite & better, new, old), moved, state)
+        kept = kept._replace(active=active)
+        history = history.at[index].set(-kept.inner.value / state.scale)
+        return index + 1, kept, history
+
+    history = jnp.full((steps,), -state.inner.value / state.scale)
+    done, state, history = jax.lax.while_loop(wanted, step, (0, state, history))
+    last = -state.inner.value / state.scale
+    return state, jnp.where(jnp.arange(steps) < done, history, last)

@@ -1,0 +1,122 @@
+"""f = A . N . phi and S_k on top: from parameters to the response, and to the objective of FV."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifv_jax import aggregation, significance
+from ifv_jax.errors import InputError
+from ifv_jax.parametrization import Parametrization
+from ifv_jax.types import AggregateFn, ApplyFn, PyTree
+
+
+@dataclass(frozen=True)
+class Response:
+    """f: (variables, v) -> r (batch, n), for a batch of independent inputs. See `make_response`.
+
+    Two responses are equal, and share what is compiled for them, when their parts are the same
+    objects: make one and keep it.
+    """
+
+    apply: ApplyFn
+    parametrization: Parametrization
+    aggregation: AggregateFn
+    features: tuple[int, ...] | None = None
+
+    def __call__(self, variables: PyTree, v: jax.Array) -> jax.Array:
+        return self.of_images(variables, self.parametrization.apply(v))
+
+    def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
+        """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
+        r = self.aggregation(self.apply(variables, images))
+        if r.ndim != 2 or r.shape[0] != images.shape[0]:
+            raise InputError(
+                f"a response of shape ({images.shape[0]}, features) after aggregation",
+                f"shape {r.shape}",
+                "Tap a layer with one leading batch axis and pass a fitting aggregation.",
+            )
+        if self.features is None:
+            return r
+        if max(self.features) >= r.shape[1]:
+            raise InputError(
+                f"features below {r.shape[1]}, the number of the layer's features",
+                f"feature {max(self.features)}",
+                "Leave out `features` to use them all.",
+            )
+        first, last = self.features[0], self.features[-1]
+        if self.features == tuple(range(first, last + 1)):
+            return r[:, first : last + 1]  # A plain slice lets XLA drop what it does not need.
+        return r[:, np.asarray(self.features)]
+
+    def feature_count(self, variables: PyTree) -> int:
+        """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""
+        image = jax.ShapeDtypeStruct((2, *self.parametrization.shape), jnp.float32)
+        return jax.eval_shape(self.of_images, variables, image).shape[1]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """S_k(f(v), t): (variables, v, t) -> (batch,). See `make_objective`."""
+
+    response: Response
+    cosine_power: float
+
+    def __call__(self, variables: PyTree, v: jax.Array, t: jax.Array) -> jax.Array:
+        r = self.response(variables, v)
+        return significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
+
+    def look(self, variables: PyTree, v: PyTree, t: jax.Array):
+        """(r (batch, n), S (batch,), dS/dv like v). Samples are independent: one pass serves all."""
+
+        def total(v):
+            r = self.response(variables, v)
+            s = significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
+            return s.sum(), (r, s)
+
+        (_, (r, s)), gradient = jax.value_and_grad(total, has_aux=True)(v)
+        return r, s, gradient
+
+    def value_and_grad(self, variables: PyTree, v: PyTree, t: jax.Array):
+        """(S (batch,), dS/dv like v)."""
+        _, s, gradient = self.look(variables, v, t)
+        return s, gradient
+
+
+def make_response(
+    apply: ApplyFn,
+    parametrization: Parametrization,
+    aggregate: AggregateFn = aggregation.max_mean,
+    *,
+    features=None,
+) -> Response:
+    """Composes f = A . N . phi.
+
+    Args:
+      apply: pure (variables, images (batch, H, W, C) in [0, 1]) -> activations, in inference mode:
+        the samples of a batch must not influence each other.
+      parametrization: e.g. `sigmoid_pixels((32, 32, 3))`.
+      aggregate: e.g. `max_mean`; `identity` for logits.
+      features: indices of the features to look at, in this order; all by default.
+    """
+    if not callable(apply):
+        raise InputError(
+            "a function (variables, images) -> activations",
+            f"{type(apply).__name__}",
+            "For Flax pass e.g. `lambda variables, x: model.apply(variables, x)`.",
+        )
+    if features is not None:
+        features = tuple(int(i) for i in np.asarray(features).ravel())
+        if not features or min(features) < 0 or len(set(features)) != len(features):
+            raise InputError(
+                "distinct, non-negative feature indices, at least one",
+                f"{features!r}",
+                "Leave out `features` to use them all.",
+            )
+    return Response(apply, parametrization, aggregate, features)
+
+
+def make_objective(response: Response, *, cosine_power: float = 2.0) -> Objective:
+    """S_k on top of a response; k = 2 is the paper's default, k = 0 drops the cosine term."""
+    return Objective(response, significance.check_cosine_power(cosine_power))

@@ -1,0 +1,123 @@
+"""phi: from unconstrained parameters `v` to valid images in (0, 1), and back where possible.
+
+Every parametrization is a triple of pure functions. Images are (batch, H, W, C) float32 pixels in
+[0, 1]; whatever preprocessing a network wants is part of the network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifv_jax.checks import check_images
+from ifv_jax.errors import InputError
+
+START_SCALE = 0.01
+"""Standard deviation of a fresh start, v ~ N(0, 0.01^2)."""
+
+CLIP = 1 / 512
+"""The sigmoid never reaches 0 or 1: a given image is clipped to [1/512, 1 - 1/512]."""
+
+# Lucid's square root of the colour covariance of ImageNet, over its largest column norm.
+_COLOUR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+COLOUR_CORRELATION = _COLOUR_ROOT / np.linalg.norm(_COLOUR_ROOT, axis=0).max()
+
+
+@dataclass(frozen=True)
+class Parametrization:
+    """phi and its companions.
+
+    Attributes:
+      init: (key, batch) -> v, a fresh start; leading axis `batch`.
+      apply: v -> images (batch, H, W, C).
+      shape: (H, W, C) of one image.
+      invert: images -> v with apply(v) = images up to clipping; None where no inverse exists.
+    """
+
+    init: Callable[[jax.Array, int], jax.Array]
+    apply: Callable[[jax.Array], jax.Array]
+    shape: tuple[int, int, int]
+    invert: Callable[[jax.Array], jax.Array] | None = None
+
+
+def _check_shape(shape: tuple[int, int, int], decorrelate: bool) -> None:
+    if len(shape) != 3 or any(int(size) != size or size < 1 for size in shape):
+        raise InputError(
+            "an image shape (height, width, channels) of positive integers",
+            f"{shape!r}",
+            "Pass the network's input shape without a batch axis.",
+        )
+    if decorrelate and shape[-1] != 3:
+        raise InputError(
+            "3 channels for colour decorrelation",
+            f"shape {shape}",
+            "Pass decorrelate=False for images that are not RGB.",
+        )
+
+
+def _to_pixels(logits: jax.Array, decorrelate: bool) -> jax.Array:
+    if decorrelate:
+        logits = logits @ jnp.asarray(COLOUR_CORRELATION.T, logits.dtype)
+    return jax.nn.sigmoid(logits)
+
+
+def _to_logits(images: jax.Array, shape: tuple[int, int, int], decorrelate: bool) -> jax.Array:
+    images = jnp.clip(check_images(images, shape), CLIP, 1 - CLIP)
+    logits = jnp.log(images) - jnp.log1p(-images)
+    if decorrelate:
+        logits = logits @ jnp.asarray(np.linalg.inv(COLOUR_CORRELATION.T), logits.dtype)
+    return logits
+
+
+def sigmoid_pixels(shape: tuple[int, int, int], *, decorrelate: bool = False) -> Parametrization:
+    """x = sigmoid(v), optionally through Lucid's colour decorrelation. v: (batch, H, W, C)."""
+    _check_shape(shape, decorrelate)
+    return Parametrization(
+        init=lambda key, batch: START_SCALE * jax.random.normal(key, (batch, *shape)),
+        apply=partial(_to_pixels, decorrelate=decorrelate),
+        shape=shape,
+        invert=partial(_to_logits, shape=shape, decorrelate=decorrelate),
+    )
+
+
+def fourier_scale(height: int, width: int) -> np.ndarray:
+    """s = 1 / (4 max(f, 1 / max(H, W))), f in cycles per pixel; (H, W // 2 + 1), float64.
+
+    Lucid's energy scaling in the form that belongs to an orthonormal transform.
+    """
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    return 1 / (4 * np.maximum(frequency, 1 / max(height, width)))
+
+
+def fourier(
+    shape: tuple[int, int, int], *, scaled: bool = False, decorrelate: bool = False
+) -> Parametrization:
+    """x = sigmoid(irfft2(s z)), the orthonormal inverse FFT of a spectrum z (Sec. 3.7).
+
+    s = 1, or `fourier_scale` with `scaled=True`, which favours low frequencies. v holds the real and
+    imaginary parts of z: (batch, H, W // 2 + 1, C, 2).
+    """
+    _check_shape(shape, decorrelate)
+    height, width, channels = shape
+    spectrum_shape = (height, width // 2 + 1, channels, 2)
+    scale = fourier_scale(height, width)[:, :, None] if scaled else np.ones((1, 1, 1))
+
+    def init(key: jax.Array, batch: int) -> jax.Array:
+        return START_SCALE * jax.random.normal(key, (batch, *spectrum_shape))
+
+    def apply(v: jax.Array) -> jax.Array:
+        spectrum = jnp.asarray(scale, v.dtype) * jax.lax.complex(v[..., 0], v[..., 1])
+        logits = jnp.fft.irfft2(spectrum, s=(height, width), axes=(1, 2), norm="ortho")
+        return _to_pixels(logits, decorrelate)
+
+    def invert(images: jax.Array) -> jax.Array:
+        logits = _to_logits(images, shape, decorrelate)
+        spectrum = jnp.fft.rfft2(logits, axes=(1, 2), norm="ortho") / jnp.asarray(
+            scale, logits.dtype
+        )
+        return jnp.stack([spectrum.real, spectrum.imag], axis=-1)
+
+    return Parametrization(init, apply, shape, invert)

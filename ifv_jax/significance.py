@@ -1,0 +1,76 @@
+"""S_k, how strongly a response points along a target, and W, which makes its gradient linear in t."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ifv_jax.errors import InputError
+
+
+def check_cosine_power(cosine_power: float) -> float:
+    """`k` as a float; raises `InputError` unless it is a real number >= 0."""
+    try:
+        k = float(cosine_power)
+    except (TypeError, ValueError):
+        k = float("nan")
+    if not 0 <= k < float("inf"):
+        raise InputError(
+            "a real cosine power k >= 0",
+            f"{cosine_power!r}",
+            "The paper uses k = 2 with the cosine term and k = 0 without it.",
+        )
+    return k
+
+
+def unit(r: jax.Array) -> jax.Array:
+    """r / |r| along the last axis; zero, with zero gradient, where r = 0. Any float dtype."""
+    # Scaled by the largest entry first, so that |r|^2 neither overflows nor underflows.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(r), axis=-1, keepdims=True))
+    scaled = r / jnp.where(scale > 0, scale, 1)
+    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    alive = square > 0
+    return jnp.where(alive, scaled / jnp.sqrt(jnp.where(alive, square, 1)), 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _signed_power(c: jax.Array, k: float) -> jax.Array:
+    """c |c|^k. Its derivative (k + 1) |c|^k is finite at c = 0, which autodiff cannot see."""
+    return c if k == 0 else c * jnp.abs(c) ** k
+
+
+@_signed_power.defjvp
+def _signed_power_jvp(k, primals, tangents):
+    (c,), (dc,) = primals, tangents
+    slope = jnp.ones_like(c) if k == 0 else (k + 1) * jnp.abs(c) ** k
+    return _signed_power(c, k), slope * dc
+
+
+def significance(r: jax.Array, t: jax.Array, *, cosine_power: float) -> jax.Array:
+    """S_k(r, t) = <r, t> |cos(r, t)|^k, the dot-times-cosine objective (Sec. 2).
+
+    Args:
+      r: responses (..., n). t: unit targets (..., n), same dtype. cosine_power: k >= 0.
+    Returns: (...). Zero with zero gradient where r = 0.
+
+    The paper writes cos^k. The absolute value changes nothing at even k and for <r, t> >= 0; for
+    <r, t> < 0 it avoids NaN at fractional k and a pull towards -t at odd k.
+    """
+    k = check_cosine_power(cosine_power)
+    if k == 0:
+        return jnp.sum(r * t, axis=-1)
+    cosine = jnp.sum(unit(r) * t, axis=-1)
+    # |r| = <r, r / |r|>, through `unit` so that it is safe at r = 0 as well.
+    length = jnp.sum(r * unit(r), axis=-1)
+    return length * _signed_power(cosine, k)
+
+
+def weight_matrix(r: jax.Array, *, cosine_power: float) -> jax.Array:
+    """W(r) = (k + 1) I - k rh rh^T (Sec. 2.1), symmetric: (..., n) -> (..., n, n).
+
+    grad_v S_k(f(v), t) = |cos|^k J^T W(r) t for unit t: the gradient is linear in the objective.
+    """
+    k = check_cosine_power(cosine_power)
+    rh = unit(r)
+    eye = jnp.eye(r.shape[-1], dtype=r.dtype)
+    return (k + 1) * eye - k * rh[..., :, None] * rh[..., None, :]

@@ -1,0 +1,249 @@
+"""Target objectives t: directions in feature space, on the unit sphere, that FV is asked to reach.
+
+Sampled targets are non-negative with a Hoyer sparseness uniform on [0, 1]: from all features at
+once to a single one. P. O. Hoyer, "Non-negative Matrix Factorization with Sparseness Constraints",
+JMLR 5 (2004): sparseness in Sec. 3.1, the projection in Sec. 3.3 ("Projection Operator").
+
+These functions run on the host, once per experiment, and cannot be traced by `jax.jit`: both the
+draws and the projection are NumPy float64, rounded to float32 at the end. So nothing is compiled,
+and a key gives the same targets on every device.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+
+from ifv_jax.checks import check_key
+from ifv_jax.errors import InputError
+
+
+def sample_targets(
+    key: jax.Array,
+    count: int,
+    *,
+    features: int,
+    among: Sequence[int] | None = None,
+    canonical: int = 0,
+) -> jax.Array:
+    """Sampled targets, the sparseness of each drawn uniformly from [0, 1] (Sec. 3.2 of the paper).
+
+    Args:
+      key: PRNG key.
+      count: number of targets in all, >= 1.
+      features: n, the dimension of feature space, >= 1.
+      among: indices of the features to use; the others are zero, and sparseness is meant over
+        these alone. None: all. A single feature gives that canonical vector.
+      canonical: how many of `count` are canonical vectors (sparseness 1) instead, of different
+        features drawn at random; they come last. In the paper 150 of 300 for GN4c,
+        10 of 300 for DNcl.
+
+    Returns: float32 (count, features), non-negative rows of unit length. No feature is favoured:
+      the distribution does not change when features are permuted.
+    Raises: `InputError` for a bad count, index or key.
+    """
+    key_sparseness, key_point, key_canonical = jax.random.split(check_key(key), 3)
+    count = _check_count(count, "count", least=1)
+    chosen = _check_among(among, features)
+    canonical = _check_count(canonical, "canonical", least=0)
+    if canonical > min(count, chosen.size):
+        raise InputError(
+            f"at most {min(count, chosen.size)} canonical targets, all different",
+            f"canonical={canonical} with count={count} and {chosen.size} features",
+            "Lower `canonical`, or raise `count`, of which they are a part.",
+        )
+    parts = []
+    if count > canonical:
+        sparseness = _generator(key_sparseness).random(count - canonical)
+        parts.append(sample_sparse(key_point, sparseness, features=features, among=among))
+    if canonical:
+        which = np.argsort(_generator(key_canonical).random(chosen.size))[:canonical]
+        parts.append(canonical_targets(chosen[which], features=features))
+    return jnp.asarray(np.concatenate(parts))
+
+
+def sample_sparse(
+    key: jax.Array, sparseness, *, features: int, among: Sequence[int] | None = None
+) -> jax.Array:
+    """Random targets of given sparseness, the building block of `sample_targets`.
+
+    Args:
+      key: PRNG key, for the points that are projected.
+      sparseness: (count,), each in [0, 1]. Without meaning, hence ignored, for a single feature.
+      features, among: as in `sample_targets`.
+
+    Returns: float32 (count, features), non-negative, unit length; the sparseness of the rows (over
+      the features `among`) is the given one within float32 rounding, well below 1e-5.
+    Raises: `InputError` for a bad sparseness, index or key.
+    """
+    key = check_key(key)
+    chosen = _check_among(among, features)
+    sparseness = _check_sparseness(sparseness)
+    # Hoyer leaves the distribution of the point open. Ours has a uniformly distributed direction.
+    point = _absolute_normal(_generator(key), (sparseness.size, chosen.size))
+    targets = np.zeros((sparseness.size, features))
+    targets[:, chosen] = project_sparseness(point, sparseness)
+    return jnp.asarray(targets, jnp.float32)
+
+
+def project_sparseness(points, sparseness) -> np.ndarray:
+    """The closest non-negative unit vectors of given sparseness: Hoyer's projection (Sec. 3.3).
+
+    Args: points: (count, n), finite. sparseness: (count,), in [0, 1].
+    Returns: float64 (count, n) with |t|_2 = 1 and |t|_1 = sqrt(n) - sparseness (sqrt(n) - 1). Equal
+      entries of a point are told apart by their position, where the constraint needs it.
+    Raises: `InputError` for bad shapes or values.
+    """
+    points = np.asarray(points, np.float64)
+    sparseness = _check_sparseness(sparseness)
+    if points.ndim != 2 or points.shape[0] != sparseness.size or points.shape[1] < 1:
+        raise InputError(
+            f"points of shape ({sparseness.size}, n), one for each sparseness",
+            f"shape {points.shape}",
+            "Pass as many rows as there are values of sparseness.",
+        )
+    if not np.isfinite(points).all():
+        raise InputError("finite points", "NaN or infinity", "Drop those rows first.")
+    n = points.shape[1]
+    length1 = (np.sqrt(n) - sparseness * (np.sqrt(n) - 1))[:, None]
+
+    kept = np.ones(points.shape, bool)  # entries not yet fixed at zero
+    s = points + (length1 - points.sum(1, keepdims=True)) / n  # onto the plane sum(s) = |t|_1
+    for _ in range(n):
+        # The sphere |s|_2 = 1 cuts the plane of the kept entries in a smaller sphere around the
+        # plane's midpoint. (s - midpoint) is orthogonal to the midpoint, so the quadratic equation
+        # of the paper for the step alpha has this closed solution.
+        size = kept.sum(1, keepdims=True)
+        midpoint = np.where(kept, length1 / size, 0.0)
+        away = np.where(kept, s - midpoint, 0.0)
+        away = np.where(_length(away) > 1e-14, away, _tie_break(kept))
+        radius = np.sqrt(np.maximum(0.0, 1 - length1**2 / size))
+        s = midpoint + away * radius / np.maximum(_length(away), 1e-300)
+        negative = s < 0
+        if not negative.any():
+            break
+        kept &= ~negative
+        # Back onto the plane sum(s) = |t|_1, now among fewer entries.
+        s = np.where(kept, s, 0.0)
+        excess = (s.sum(1, keepdims=True) - length1) / kept.sum(1, keepdims=True)
+        s = np.where(kept, s - excess, 0.0)
+    s = np.where(s > 1e-14, s, 0.0)  # what is smaller is rounding
+    return s / _length(s)
+
+
+def canonical_targets(indices: Sequence[int] | np.ndarray, *, features: int) -> jax.Array:
+    """Canonical vectors, one feature each: float32 (len(indices), features), sparseness 1.
+
+    Raises: `InputError` if indices are not integers, repeat, or lie outside [0, features).
+    """
+    indices = _check_indices(indices, features, "indices")
+    return jnp.asarray(np.eye(features, dtype=np.float32)[indices])
+
+
+def random_targets(key: jax.Array, count: int, *, features: int) -> jax.Array:
+    """Directions distributed uniformly on the non-negative part of the unit sphere.
+
+    The random baseline: what a guess without any knowledge of the input is compared by. Unlike
+    `sample_targets` these are hardly ever sparse. Returns: float32 (count, features).
+    """
+    count = _check_count(count, "count", least=1)
+    features = _check_count(features, "features", least=1)
+    # The direction of a normal vector is uniform on the sphere; reflecting it keeps it uniform.
+    point = _absolute_normal(_generator(check_key(key)), (count, features))
+    point[_length(point)[:, 0] == 0] = 1  # hardly ever happens, even for n = 1
+    return jnp.asarray(point / _length(point), jnp.float32)
+
+
+def hoyer_sparseness(t) -> np.ndarray:
+    """(sqrt(n) - |t|_1 / |t|_2) / (sqrt(n) - 1): 0 if all are equal, 1 for a single one (Sec. 3.1).
+
+    Args: t: (..., n) with n >= 2; of any length, but finite and not zero.
+    Returns: float64 (...), in [0, 1] up to rounding.
+    Raises: `InputError` where sparseness is not defined.
+    """
+    t = np.asarray(t, np.float64)
+    if t.ndim < 1 or t.shape[-1] < 2:
+        raise InputError(
+            "vectors (..., n) over n >= 2 features",
+            f"shape {t.shape}",
+            "One feature has no sparseness.",
+        )
+    length = np.linalg.norm(t, axis=-1)
+    if not (np.isfinite(length) & (length > 0)).all():
+        raise InputError(
+            "finite vectors that are not zero",
+            "a zero or non-finite vector",
+            "Drop it first: its sparseness is not defined.",
+        )
+    root = np.sqrt(t.shape[-1])
+    return (root - np.abs(t).sum(-1) / length) / (root - 1)
+
+
+def _generator(key: jax.Array) -> np.random.Generator:
+    """A NumPy generator whose stream is fixed by the words of a JAX key."""
+    words = np.asarray(jax.random.key_data(key)).tolist()
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def _absolute_normal(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """|N(0, 1)| by inversion: unlike NumPy's own normal draws a stream that will not change."""
+    return scipy.special.ndtri((1 + generator.random(shape)) / 2)
+
+
+def _length(rows: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _tie_break(kept: np.ndarray) -> np.ndarray:
+    """A direction of zero sum that raises the first kept entry of each row above the others."""
+    first = kept & (np.cumsum(kept, axis=1) == 1)
+    return np.where(kept, first - 1.0 / kept.sum(1, keepdims=True), 0.0)
+
+
+def _check_count(count, name: str, *, least: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+        raise InputError(
+            f"an integer {name} >= {least}", repr(count), "Pass a plain Python integer."
+        )
+    return int(count)
+
+
+def _check_indices(indices, features: int, name: str) -> np.ndarray:
+    features = _check_count(features, "features", least=1)
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            f"`{name}`: a sequence of at least one integer",
+            f"dtype {array.dtype}, shape {array.shape}",
+            "Turn a mask into indices with numpy.flatnonzero.",
+        )
+    outside = array[(array < 0) | (array >= features)]
+    if outside.size:
+        raise InputError(
+            f"`{name}` in [0, {features})",
+            f"{outside[0]} ({outside.size} outside)",
+            "Features count from 0; negative indices are not wrapped.",
+        )
+    if np.unique(array).size != array.size:
+        raise InputError(f"`{name}` without repetition", "a repeated index", "Use numpy.unique.")
+    return array
+
+
+def _check_among(among, features: int) -> np.ndarray:
+    if among is None:
+        return np.arange(_check_count(features, "features", least=1))
+    return _check_indices(among, features, "among")
+
+
+def _check_sparseness(sparseness) -> np.ndarray:
+    array = np.asarray(sparseness, np.float64)
+    if array.ndim != 1 or array.size == 0 or not ((array >= 0) & (array <= 1)).all():
+        raise InputError(
+            "sparseness of shape (count,), each in [0, 1]",
+            f"shape {array.shape}"
+            + (f", {array.min():g} to {array.max():g}" if array.size else ""),
+            "0 means all features alike, 1 a single feature.",
+        )
+    return array

@@ -1,0 +1,87 @@
+"""Is a prediction a true inverse? Re-optimize for it and see whether the image stays (Sec. 3.4)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifv_jax import lanes
+from ifv_jax.objective import Objective
+from ifv_jax.runs import Run
+from ifv_jax.similarity import ssim
+from ifv_jax.types import PyTree
+from ifv_jax.visualization import FVConfig, visualize
+
+STABLE_SSIM = 0.9
+"""Below this similarity to itself an image is called unstable (our choice; the paper's is lost)."""
+
+
+class Reoptimization(NamedTuple):
+    """What re-optimizing did to the images; batch axis first."""
+
+    v: PyTree  # (batch, ...) parameters afterwards
+    ssim: jax.Array  # (batch,) similarity of the image before and after, 1 is identical
+    significance: jax.Array  # (batch,) of the objective that was optimized for, afterwards
+
+
+class Verdict(NamedTuple):
+    """Whether samples are stable optima, which is what the paper filters outliers with."""
+
+    stable: jax.Array  # (batch,) bool, ssim >= threshold; not finite is not stable
+    yardstick: jax.Array | None  # (batch,) bool, the same for the true target, where it is known
+
+
+def reoptimize(
+    objective: Objective,
+    variables: PyTree,
+    v: PyTree,
+    directions: jax.Array,
+    *,
+    steps: int = 500,
+    learning_rate: float = 0.05,
+    batch_size: int = 32,
+    run: Run | None = None,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Reoptimization:
+    """Runs a fresh Adam for `steps` steps from v towards `directions` (batch, n), unit vectors.
+
+    A true inverse leaves the image where it is. Adam's fresh state moves even a perfect optimum a
+    little, so the similarity for the true target is the yardstick, not 1. Directions of length zero
+    (predictions that failed) are replaced by the first axis and get similarity NaN.
+    """
+    directions = jnp.asarray(directions)
+    failed = jnp.linalg.norm(directions, axis=1) == 0
+    axis = jax.nn.one_hot(0, directions.shape[1], dtype=directions.dtype)
+    config = FVConfig(
+        adam_steps=steps,
+        lbfgs_steps=0,
+        learning_rate=learning_rate,
+        restarts=0,
+        batch_size=batch_size,
+    )
+    found = visualize(
+        objective, variables, jnp.where(failed[:, None], axis, directions), jax.random.key(0),
+        config=config, start=v, run=run, progress=progress, devices=devices,
+    )  # fmt: skip
+    images = objective.response.parametrization.apply
+    similarity = [
+        ssim(images(lanes.take(v, part)), images(lanes.take(found.v, part)))
+        for part in _slices(len(failed), batch_size)
+    ]
+    return Reoptimization(
+        found.v, jnp.where(failed, jnp.nan, jnp.concatenate(similarity)), found.significance
+    )
+
+
+def verdict(
+    predicted: jax.Array, target: jax.Array | None = None, *, threshold: float = STABLE_SSIM
+) -> Verdict:
+    """Stability from the similarities (batch,) after re-optimizing for prediction and target."""
+    return Verdict(predicted >= threshold, None if target is None else target >= threshold)
+
+
+def _slices(count: int, size: int) -> list[np.ndarray]:
+    return [np.arange(a, min(a + size, count)) for a in range(0, count, size)]

@@ -1,0 +1,343 @@
+"""Feature Visualization: max_v S_k(f(v), t) by Adam, then L-BFGS, for a batch of targets (Sec. 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from ifv_jax import checks, lanes, lbfgs
+from ifv_jax.errors import InputError
+from ifv_jax.objective import Objective
+from ifv_jax.runs import Run
+from ifv_jax.status import Status
+from ifv_jax.types import PyTree
+
+
+@dataclass(frozen=True)
+class FVConfig:
+    """How FV optimizes. The defaults are the paper's for DenseNet and SRNet.
+
+    Attributes:
+      adam_steps, lbfgs_steps: steps of either optimizer; an L-BFGS lane may end earlier.
+      learning_rate: of Adam.
+      restarts: how many further starting points a silent target is given.
+      batch_size: targets optimized at once; the last group is padded to it.
+      steps_per_call: steps between two looks of the host (progress, checkpoint, Ctrl-C).
+      lbfgs_memory: pairs that L-BFGS remembers.
+    """
+
+    adam_steps: int = 800
+    lbfgs_steps: int = 300
+    learning_rate: float = 0.05
+    restarts: int = 8
+    batch_size: int = 32
+    steps_per_call: int = 25
+    lbfgs_memory: int = 10
+
+    def __post_init__(self):
+        for name, least in (
+            *((n, 0) for n in ("adam_steps", "lbfgs_steps", "restarts")),
+            *((n, 1) for n in ("batch_size", "steps_per_call", "lbfgs_memory")),
+        ):
+            value = getattr(self, name)
+            if int(value) != value or value < least:
+                raise InputError(f"an integer {name} >= {least}", repr(value), "See FVConfig.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError("a positive learning_rate", repr(self.learning_rate), "Try 0.05.")
+
+
+class Realizations(NamedTuple):
+    """What FV found; the batch is the targets' batch."""
+
+    v: PyTree  # parameters, (batch, ...)
+    response: jax.Array  # (batch, n) r = f(v)
+    significance: jax.Array  # (batch,) S_k(r, t)
+    status: jax.Array  # (batch,) int8, see Status
+    restarts: jax.Array  # (batch,) int32, starting points that had to be given up
+    history: jax.Array  # (batch, adam_steps + lbfgs_steps) significance: before each Adam step,
+    # after each L-BFGS step
+
+
+def visualize(
+    objective: Objective,
+    variables: PyTree,
+    targets: jax.Array,
+    key: jax.Array,
+    *,
+    config: FVConfig | None = None,
+    start: PyTree | None = None,
+    run: Run | None = None,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Realizations:
+    """Finds, for each target, an input that it is maximally significant for.
+
+    Args:
+      objective: see `make_objective`. variables: the network's weights.
+      targets: (batch, n) unit vectors. key: one PRNG key; sample i starts from fold_in(key, i).
+      start: parameters to start from instead, leading axis batch (`parametrization.invert(images)`).
+      run: keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
+      devices: lanes are spread over them; all local ones by default.
+    Returns: `Realizations`. The same key gives the same bits on the same machine and devices.
+    Raises: InputError for bad input, and if the network is not finite for every single sample.
+    """
+    config = FVConfig() if config is None else config
+    key = checks.check_key(key)
+    targets = checks.check_targets(targets, objective.response.feature_count(variables))
+    count = targets.shape[0]
+    if start is not None:
+        _check_start(objective, start, count)
+    job = (targets, key, start, config, objective.cosine_power, variables)
+    run = Run(None) if run is None else run.part("visualize", job)
+    found_devices = lanes.resolve_devices(devices)
+
+    parts = []
+    total = -(-config.adam_steps // config.steps_per_call) - (
+        -config.lbfgs_steps // config.steps_per_call
+    )
+    pieces = lanes.groups(count, config.batch_size, found_devices)
+    with tqdm(
+        total=total * len(pieces), disable=not progress, desc="visualize", unit="call"
+    ) as bar:
+        for number, (indices, real) in enumerate(pieces):
+
+            def compute(indices=indices, number=number):
+                keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
+                begin = None if start is None else lanes.take(start, indices)
+                stages = run.part(f"group_{number:04d}_states")
+                return _visualize_group(
+                    objective, variables, targets[indices], keys, config, begin, stages,
+                    found_devices, bar,
+                )  # fmt: skip
+
+            part = run.compute(f"group_{number:04d}", Realizations, compute)
+            run.forget(f"group_{number:04d}_states")
+            bar.n = total * (number + 1)
+            bar.refresh()
+            parts.append(lanes.take(part, slice(0, real)))
+    found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
+    if np.all(np.asarray(found.status) == Status.NON_FINITE):
+        raise InputError(
+            "a network that is finite for at least one sample",
+            "NaN or infinity for all of them",
+            "Check the weights and the preprocessing; feed it one image by hand.",
+        )
+    return found
+
+
+def _check_start(objective: Objective, start: PyTree, count: int) -> None:
+    shape = jax.eval_shape(
+        partial(objective.response.parametrization.init, batch=count), jax.random.key(0)
+    )
+    got = jax.tree.map(lambda a: tuple(a.shape), start)
+    expected = jax.tree.map(lambda a: tuple(a.shape), shape)
+    if got != expected:
+        raise InputError(
+            f"start parameters of shape {expected}",
+            f"{got}",
+            "Use parametrization.invert(images), one image a target.",
+        )
+
+
+def _visualize_group(
+    objective, variables, targets, keys, config, start, run, devices, bar
+) -> Realizations:
+    begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
+    calls = -(-config.adam_steps // config.steps_per_call)
+    step = partial(
+        _adam_call,
+        objective,
+        config.learning_rate,
+        config.steps_per_call,
+        config.adam_steps,
+        devices,
+    )
+    adam = run.iterate(
+        "adam",
+        _adam_start(objective, config.learning_rate, config.adam_steps, begin.v),
+        lambda state: step(variables, targets, state),
+        calls,
+        every=4,
+        progress=bar.update,
+    )
+    v, history = adam.v, adam.history
+    look = _look(objective, devices, variables, targets, v)
+    calls = -(-config.lbfgs_steps // config.steps_per_call)
+    if calls:
+        memory = config.lbfgs_memory
+        step = partial(
+            _lbfgs_call, objective, config.steps_per_call, config.lbfgs_steps, memory, devices
+        )
+        state = run.iterate(
+            "lbfgs",
+            _lbfgs_start(config.lbfgs_steps, memory, v, look),
+            lambda state: step(variables, targets, state),
+            calls,
+            every=4,
+            progress=bar.update,
+            finished=lambda state: not np.any(np.asarray(state.lbfgs.active)),
+        )
+        # Lanes that ended early keep their last value for the steps they did not need.
+        unused = jnp.arange(config.lbfgs_steps) >= state.step[:, None]
+        last = -state.lbfgs.inner.value / state.lbfgs.scale
+        values = jnp.where(unused, last[:, None], state.history)
+        v, history = state.lbfgs.v, jnp.concatenate([history, values], axis=1)
+        look = _look(objective, devices, variables, targets, v)
+    status = jnp.where(begin.silent, Status.SILENT, Status.OK)
+    status = jnp.where(look.finite & adam.finite, status, Status.NON_FINITE).astype(jnp.int8)
+    return Realizations(v, look.response, look.significance, status, begin.restarts, history)
+
+
+# --- starting points -----------------------------------------------------------------------------
+
+
+class _Starts(NamedTuple):
+    v: PyTree
+    silent: jax.Array  # (lanes,) bool, still so after all restarts
+    restarts: jax.Array  # (lanes,) int32
+
+
+def _starts(objective, variables, targets, keys, start, restarts, devices) -> _Starts:
+    """Starting points at which the targets are not silent, as far as such can be found.
+
+    A silent target has zero significance and zero gradient: no optimizer would move. Each restart
+    draws a new point, three times as far out as the last (up to a standard deviation of 2).
+    """
+    v = _fresh(objective, keys, 0) if start is None else start
+    tried = jnp.zeros(len(keys), jnp.int32)
+    silent = _look(objective, devices, variables, targets, v).silent
+    for attempt in range(1, restarts + 1):
+        if not np.any(np.asarray(silent)):
+            break
+        v = lanes.where(silent, _fresh(objective, keys, attempt), v)
+        tried = tried + silent
+        silent = silent & _look(objective, devices, variables, targets, v).silent
+    return _Starts(v, silent, tried)
+
+
+@partial(jax.jit, static_argnames=("objective", "attempt"))
+def _fresh(objective: Objective, keys, attempt: int):
+    factor = min(3.0**attempt, 200.0)
+    init = objective.response.parametrization.init
+    one = lambda key: lanes.take(init(jax.random.fold_in(key, attempt), 1), 0)  # noqa: E731
+    return jax.tree.map(lambda a: factor * a, jax.vmap(one)(keys))
+
+
+class _Look(NamedTuple):
+    """What one evaluation says of all lanes."""
+
+    response: jax.Array  # (lanes, n)
+    significance: jax.Array  # (lanes,)
+    gradient: PyTree  # dS/dv
+    silent: jax.Array  # (lanes,) bool
+    finite: jax.Array  # (lanes,) bool
+
+
+@partial(jax.jit, static_argnames=("objective", "devices"))
+def _look(objective: Objective, devices, variables, targets, v) -> _Look:
+    def call(variables, targets, v):
+        r, s, gradient = objective.look(variables, v, targets)
+        largest = jnp.abs(lanes.flatten(gradient)).max(axis=1)
+        finite = jnp.isfinite(s) & jnp.isfinite(largest)
+        return _Look(r, s, gradient, (s == 0) & (largest == 0), finite)
+
+    return lanes.spread(call, devices)(variables, targets, v)
+
+
+# --- Adam ----------------------------------------------------------------------------------------
+
+
+class AdamState(NamedTuple):
+    """All lanes, lane axis first."""
+
+    v: PyTree
+    optimizer: PyTree  # optax's state, one for each lane
+    finite: jax.Array  # (lanes,) bool; a lane that is not stays where it was
+    step: jax.Array  # (lanes,) int32
+    history: jax.Array  # (lanes, adam_steps)
+
+
+def _adam_start(objective: Objective, learning_rate: float, steps: int, v) -> AdamState:
+    count = jax.tree.leaves(v)[0].shape[0]
+    return AdamState(
+        v,
+        jax.vmap(optax.adam(learning_rate).init)(v),
+        jnp.ones(count, bool),
+        jnp.zeros(count, jnp.int32),
+        jnp.zeros((count, steps)),
+    )
+
+
+@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "limit", "devices"))
+def _adam_call(objective, learning_rate, steps, limit, devices, variables, targets, state):
+    """Up to `steps` steps of all lanes, never beyond `limit` in all."""
+    optimizer = optax.adam(learning_rate)
+
+    def one(variables, targets, state: AdamState) -> AdamState:
+        s, gradient = objective.value_and_grad(variables, state.v, targets)
+        gradient = jax.tree.map(jnp.negative, gradient)
+        updates, inner = jax.vmap(optimizer.update)(gradient, state.optimizer)
+        finite = jnp.isfinite(s) & jnp.isfinite(lanes.flatten(gradient)).all(axis=1)
+        v, inner = lanes.where(
+            finite, (optax.apply_updates(state.v, updates), inner), (state.v, state.optimizer)
+        )
+        history = state.history.at[jnp.arange(s.shape[0]), state.step].set(s)
+        return AdamState(v, inner, state.finite & finite, state.step + 1, history)
+
+    def call(variables, targets, state):
+        left = limit - state.step[0]
+        return jax.lax.fori_loop(
+            0, jnp.minimum(steps, left), lambda _, s: one(variables, targets, s), state
+        )
+
+    return lanes.spread(call, devices)(variables, targets, state)
+
+
+# --- L-BFGS --------------------------------------------------------------------------------------
+
+
+class _LbfgsRun(NamedTuple):
+    lbfgs: lbfgs.LbfgsState
+    step: jax.Array  # (lanes,) int32
+    history: jax.Array  # (lanes, lbfgs_steps)
+
+
+def _over_lanes(function):
+    """vmap on accelerators; one lane after the other on the CPU.
+
+    Under vmap every `cond` of the line search evaluates all its branches, and all lanes wait for
+    the slowest: three evaluations or more a step. A CPU gains nothing from wide batches, so there
+    each lane runs alone and pays for what it does.
+    """
+    if jax.default_backend() == "cpu":
+        return lambda *args: jax.lax.map(lambda each: function(*each), args)
+    return jax.vmap(function)
+
+
+@partial(jax.jit, static_argnames=("steps", "memory"))
+def _lbfgs_start(steps: int, memory: int, v, look: _Look) -> _LbfgsRun:
+    state = jax.vmap(partial(lbfgs.start, memory=memory))(v, look.significance, look.gradient)
+    count = look.significance.shape[0]
+    return _LbfgsRun(state, jnp.zeros(count, jnp.int32), jnp.zeros((count, steps)))
+
+
+@partial(jax.jit, static_argnames=("objective", "steps", "limit", "memory", "devices"))
+def _lbfgs_call(objective, steps, limit, memory, devices, variables, targets, state):
+    """Up to `steps` steps of each lane."""
+
+    def call(variables, targets, state: _LbfgsRun) -> _LbfgsRun:
+        inner, values = _over_lanes(
+            lambda t, s: lbfgs.advance(objective.value_and_grad, variables, t, s, steps, memory)
+        )(targets, state.lbfgs)
+        rows = jnp.arange(targets.shape[0])[:, None]
+        columns = state.step[:, None] + jnp.arange(steps)
+        history = state.history.at[rows, columns].set(values, mode="drop")
+        return _LbfgsRun(inner, state.step + steps, history)
+
+    return lanes.spread(call, devices)(variables, targets, state)
