@@ -2,6 +2,10 @@
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
 from ifv_jax.critical_space import (
+    Candidate,
+    Choice,
+    ChoiceStatus,
+    Spectra,
     approximate_kernel,
     candidate_spaces,
     choose_space,
@@ -26,7 +30,13 @@ from ifv_jax.subspaces import (
     project,
     save_space,
 )
-from ifv_jax.targets import canonical_targets, hoyer_sparseness, random_targets, sample_targets
+from ifv_jax.targets import (
+    canonical_targets,
+    hoyer_sparseness,
+    random_targets,
+    sample_sparse,
+    sample_targets,
+)
 from ifv_jax.types import SYMBOLS
 from ifv_jax.verification import Reoptimization, Verdict, reoptimize, verdict
 from ifv_jax.visualization import FVConfig, Realizations, visualize

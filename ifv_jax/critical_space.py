@@ -305,7 +305,7 @@ class Choice(NamedTuple):
 
 def choose_space(
     candidates: Sequence[Candidate],
-    predict: Callable[[CriticalSpace], jax.Array],
+    predict: Callable[[CriticalSpace], jax.Array | np.ndarray],
     targets,
     *,
     within_deg: float = 1.0,

@@ -16,7 +16,7 @@ from ifv_jax.jacobian import Linearization, jacobian, linearize
 from ifv_jax.objective import Response
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
 from ifv_jax.status import Status
-from ifv_jax.types import PyTree
+from ifv_jax.types import Device, PyTree
 
 RANK_CUTOFF = 1e-9
 """Rows of J below this fraction of the longest are taken for zero: float32 round-off of silence."""
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
     """
 
     objective: jax.Array  # (batch, n) unit vectors, <r, t> > 0; zero where status is not OK
-    singular_values: jax.Array  # (batch, n) float64, ascending
+    singular_values: jax.Array  # (batch, n) ascending
     residual: jax.Array  # (batch,) sigma_1 / sigma_max: how far from optimal, 0 is perfect
     gap: jax.Array  # (batch,) sigma_1 / sigma_2: near 0 is unambiguous, 1 is a coin toss
     undetermined: jax.Array  # (batch, n) bool, features this input says nothing about
@@ -49,7 +49,7 @@ def invert(
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Predictions:
     """Recovers the objectives that the inputs phi(v) are optima of.
 
@@ -93,9 +93,9 @@ def linearize_all(
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Linearization:
-    """r and J J^T of any number of samples, holding the Jacobians of `batch_size` at a time."""
+    """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time."""
     leaves = jax.tree.leaves(v)
     if not leaves or leaves[0].shape[0] == 0:
         raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
@@ -106,8 +106,7 @@ def linearize_all(
             jacobian(response, variables, lanes.take(v, indices), chunk=chunk, devices=devices)
         )
         parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
-    with jax.enable_x64(True):
-        return Linearization(*(jnp.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+    return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
 def solve(
@@ -157,10 +156,13 @@ def _solve(k: float, left_vectors: bool, response, gram, complement) -> Predicti
     nothing = jnp.where(usable, 0.0, jnp.nan)
     residual = jnp.where(last > 0, sigma[:, 0] / jnp.where(last > 0, last, 1), 0.0) + nothing
     gap = jnp.where(second > 0, sigma[:, 0] / jnp.where(second > 0, second, 1), 1.0) + nothing
+    # Solved in float64, reported in the dtype that came: nobody else needs float64 switched on.
+    objective, sigma, residual, gap, vectors = (
+        a.astype(response.dtype) for a in (objective, sigma, residual, gap, vectors)
+    )
     return Predictions(
-        objective.astype(response.dtype), sigma, residual, gap, undetermined, status,
-        vectors if left_vectors else None,
-    )  # fmt: skip
+        objective, sigma, residual, gap, undetermined, status, vectors if left_vectors else None
+    )
 
 
 def _solve_one(k: float, complement, response, gram):
@@ -201,12 +203,13 @@ def _search_space(k: float, rh, silent, complement):
     The former is W S^perp: the part of S^perp across rh stays where it is; the part along rh,
     p = P rh, is turned into W p = (k + 1) p - k |p|^2 rh.
     """
-    axes = jnp.diag(silent.astype(jnp.float64))
-    rest = complement * ~silent[:, None]
-    # An orthonormal basis of what U adds to the axes; its rank may be lower than U's.
-    left, size, _ = jnp.linalg.svd(rest, full_matrices=False)
-    left = left * (size > 1e-6)
-    excluded = axes + left @ left.T
+    excluded = jnp.diag(silent.astype(jnp.float64))
+    if complement.shape[1]:
+        # An orthonormal basis of what U adds to the axes; its rank may be lower than U's.
+        rest = complement * ~silent[:, None]
+        square, basis = jnp.linalg.eigh(rest @ rest.T)
+        basis = basis * (square > 1e-12)
+        excluded = excluded + basis @ basis.T
     free = jnp.eye(rh.shape[0]) - excluded
     p = free @ rh
     along = unit(p)

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ifv_jax import lanes
 from ifv_jax.errors import InputError
 from ifv_jax.objective import Response
-from ifv_jax.types import PyTree
+from ifv_jax.types import Device, PyTree
 
 GRAM_COLUMNS = 16384
 """Columns of J that are widened to float64 at a time."""
@@ -26,8 +27,8 @@ class Jacobian(NamedTuple):
 class Linearization(NamedTuple):
     """All that estimators need of the Jacobians: r and J J^T, much smaller than J itself."""
 
-    response: jax.Array  # (batch, n)
-    gram: jax.Array  # (batch, n, n) float64, J J^T
+    response: jax.Array | np.ndarray  # (batch, n)
+    gram: jax.Array | np.ndarray  # (batch, n, n) float64, J J^T
 
 
 def default_chunk() -> int:
@@ -41,7 +42,7 @@ def jacobian(
     v: PyTree,
     *,
     chunk: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Jacobian:
     """J (batch, n, m) of the response at v, one forward pass and n / chunk backward passes.
 

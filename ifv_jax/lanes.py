@@ -8,12 +8,12 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from ifv_jax.errors import InputError
-from ifv_jax.types import PyTree
+from ifv_jax.types import Device, PyTree
 
-Devices = tuple[jax.Device, ...]
+Devices = tuple[Device, ...]
 
 
-def resolve_devices(devices: Sequence[jax.Device] | None) -> Devices:
+def resolve_devices(devices: Sequence[Device] | None) -> Devices:
     """The devices to spread lanes over: those given, or all local ones of the default backend."""
     found = tuple(jax.local_devices() if devices is None else devices)
     if not found:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax.errors import InputError
@@ -31,9 +32,7 @@ def fingerprint(*parts) -> str:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(parts, is_leaf=lambda x: x is None):
         if isinstance(leaf, jax.Array | np.ndarray):
-            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
-                leaf.dtype, jax.dtypes.prng_key
-            ):
+            if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 leaf = jax.random.key_data(leaf)
             leaf = np.asarray(leaf)
             digest.update(f"{leaf.dtype}{leaf.shape}".encode())

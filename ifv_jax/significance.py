@@ -1,4 +1,4 @@
-"""S_k, how strongly a response points along a target, and W, which makes its gradient linear in t."""
+"""S_k, how strongly a response points along a target, and W, from which its gradient follows."""
 
 from functools import partial
 

@@ -17,6 +17,7 @@ class Status(enum.IntEnum):
 
     @property
     def message(self) -> str:
+        """What it means, in a sentence."""
         return _MESSAGES[self]
 
 

@@ -10,7 +10,6 @@ Product", SIAM J. Sci. Comput. 23(6), 2002: Algorithm 3.1 with A = I is `princip
 """
 
 import os
-import zipfile
 from typing import NamedTuple
 
 import jax
@@ -95,13 +94,7 @@ def project(space: CriticalSpace, t) -> jax.Array:
       (there is no direction then); not finite where t is not.
     Raises: `InputError` if t is over another number of features.
     """
-    t, total = _scaled(space, t)
-    basis = jnp.asarray(space.basis, t.dtype)
-    inner = _matmul(t, basis)
-    inner2 = jnp.sum(inner * inner, axis=-1, keepdims=True)
-    rounding = 16 * jnp.finfo(t.dtype).eps * t.shape[-1] ** 0.5
-    nothing = inner2 <= rounding**2 * total  # false for NaN, which so stays
-    return jnp.where(nothing, 0, _matmul(inner, basis.T) / jnp.sqrt(jnp.where(nothing, 1, inner2)))
+    return _project(jnp.asarray(space.basis), _directions(space, t))
 
 
 def fraction_outside(space: CriticalSpace, t) -> jax.Array:
@@ -110,13 +103,27 @@ def fraction_outside(space: CriticalSpace, t) -> jax.Array:
     Args: t: (..., n). Returns: (...), in the dtype of t; 0 where t is zero, NaN where not finite.
     Raises: `InputError` if t is over another number of features.
     """
-    t, total = _scaled(space, t)
-    outer = _matmul(t, jnp.asarray(space.complement, t.dtype))
-    return jnp.sum(outer * outer, axis=-1) / jnp.where(total == 0, 1, total)[..., 0]
+    return _fraction_outside(jnp.asarray(space.complement), _directions(space, t))
 
 
-def _scaled(space: CriticalSpace, t) -> tuple[jax.Array, jax.Array]:
-    """t (..., n), checked, scaled so that no square overflows; and |t|^2 (..., 1)."""
+@jax.jit
+def _project(basis: jax.Array, t: jax.Array) -> jax.Array:
+    basis, t = basis.astype(t.dtype), _scaled(t)
+    inner = _matmul(t, basis)
+    inner2 = jnp.sum(inner * inner, axis=-1, keepdims=True)
+    rounding = 16 * jnp.finfo(t.dtype).eps * t.shape[-1] ** 0.5
+    nothing = inner2 <= rounding**2 * jnp.sum(t * t, axis=-1, keepdims=True)  # NaN stays NaN
+    return jnp.where(nothing, 0, _matmul(inner, basis.T) / jnp.sqrt(jnp.where(nothing, 1, inner2)))
+
+
+@jax.jit
+def _fraction_outside(complement: jax.Array, t: jax.Array) -> jax.Array:
+    t = _scaled(t)
+    outer, total = _matmul(t, complement.astype(t.dtype)), jnp.sum(t * t, axis=-1)
+    return jnp.sum(outer * outer, axis=-1) / jnp.where(total == 0, 1, total)
+
+
+def _directions(space: CriticalSpace, t) -> jax.Array:
     t = jnp.asarray(t)
     n = space.basis.shape[0]
     if t.ndim < 1 or t.shape[-1] != n:
@@ -125,11 +132,13 @@ def _scaled(space: CriticalSpace, t) -> tuple[jax.Array, jax.Array]:
             f"shape {t.shape}",
             "Use the critical space that was found for this network and layer.",
         )
-    if not jnp.issubdtype(t.dtype, jnp.floating):
-        t = t.astype(jnp.float32)
+    return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.float32)
+
+
+def _scaled(t: jax.Array) -> jax.Array:
+    """t with a largest entry of 1, so that squares neither overflow nor underflow."""
     largest = jnp.max(jnp.abs(t), axis=-1, keepdims=True)
-    t = t / jnp.where(largest > 0, largest, 1)
-    return t, jnp.sum(t * t, axis=-1, keepdims=True)
+    return t / jnp.where(largest > 0, largest, 1)
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -154,14 +163,13 @@ def load_space(path: str | os.PathLike, *, features: int | None = None) -> Criti
     wanted = f"a critical space at {os.fspath(path)}"
     again = "Write it with `ifv_jax.save_space`."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because `numpy.load` leaves a damaged file open.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             values = {name: file[name] for name in ("format", *CriticalSpace._fields)}
     except FileNotFoundError as error:
         raise InputError(wanted, "no such file", again) from error
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(wanted, f"something unreadable ({error})", again) from error
-    except Exception as error:  # zlib.error, NotImplementedError and others from damaged archives
-        raise InputError(wanted, f"a damaged file ({error})", again) from error
+    except Exception as error:  # a damaged archive can raise almost anything
+        raise InputError(wanted, f"something unreadable ({error!r})", again) from error
     if values["format"].shape != () or values["format"] != _FILE_FORMAT:
         raise InputError(f"file format {_FILE_FORMAT}", f"{values['format']}", again)
     basis, complement, offset = values["basis"], values["complement"], values["offset"]
@@ -240,10 +248,8 @@ def merge(
     """
     pairs = principal_pairs(p, q)
     near = pairs.angles < np.deg2rad(max_angle_deg)
-    angles = pairs.angles[near]
-    return pairs.left[:, near] * _sine_ratio(1 - weight, angles) + pairs.right[
-        :, near
-    ] * _sine_ratio(weight, angles)
+    angles, left, right = pairs.angles[near], pairs.left[:, near], pairs.right[:, near]
+    return left * _sine_ratio(1 - weight, angles) + right * _sine_ratio(weight, angles)
 
 
 def _sine_ratio(fraction: float, angles: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 
 PyTree = Any
+Device = Any
+"""A `jax.Device`; JAX's own name is not usable as a type."""
 ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
 """A network up to the tapped layer: (variables, images (batch, H, W, C)) -> activations."""
 

@@ -11,7 +11,7 @@ from ifv_jax import lanes
 from ifv_jax.objective import Objective
 from ifv_jax.runs import Run
 from ifv_jax.similarity import ssim
-from ifv_jax.types import PyTree
+from ifv_jax.types import Device, PyTree
 from ifv_jax.visualization import FVConfig, visualize
 
 STABLE_SSIM = 0.9
@@ -29,7 +29,7 @@ class Reoptimization(NamedTuple):
 class Verdict(NamedTuple):
     """Whether samples are stable optima, which is what the paper filters outliers with."""
 
-    stable: jax.Array  # (batch,) bool, ssim >= threshold; not finite is not stable
+    stable: jax.Array  # (batch,) bool, ssim >= threshold
     yardstick: jax.Array | None  # (batch,) bool, the same for the true target, where it is known
 
 
@@ -44,13 +44,13 @@ def reoptimize(
     batch_size: int = 32,
     run: Run | None = None,
     progress: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Reoptimization:
     """Runs a fresh Adam for `steps` steps from v towards `directions` (batch, n), unit vectors.
 
     A true inverse leaves the image where it is. Adam's fresh state moves even a perfect optimum a
     little, so the similarity for the true target is the yardstick, not 1. Directions of length zero
-    (predictions that failed) are replaced by the first axis and get similarity NaN.
+    (predictions that failed) are replaced by the first axis and get similarity 0.
     """
     directions = jnp.asarray(directions)
     failed = jnp.linalg.norm(directions, axis=1) == 0
@@ -72,7 +72,7 @@ def reoptimize(
         for part in _slices(len(failed), batch_size)
     ]
     return Reoptimization(
-        found.v, jnp.where(failed, jnp.nan, jnp.concatenate(similarity)), found.significance
+        found.v, jnp.where(failed, 0, jnp.concatenate(similarity)), found.significance
     )
 
 

@@ -1,4 +1,4 @@
-"""Feature Visualization: max_v S_k(f(v), t) by Adam, then L-BFGS, for a batch of targets (Sec. 3.2)."""
+"""Feature Visualization: max_v S_k(f(v), t) by Adam, then L-BFGS, a batch at once (Sec. 3.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ifv_jax.errors import InputError
 from ifv_jax.objective import Objective
 from ifv_jax.runs import Run
 from ifv_jax.status import Status
-from ifv_jax.types import PyTree
+from ifv_jax.types import Device, PyTree
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def visualize(
     start: PyTree | None = None,
     run: Run | None = None,
     progress: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Realizations:
     """Finds, for each target, an input that it is maximally significant for.
 
     Args:
       objective: see `make_objective`. variables: the network's weights.
       targets: (batch, n) unit vectors. key: one PRNG key; sample i starts from fold_in(key, i).
-      start: parameters to start from instead, leading axis batch (`parametrization.invert(images)`).
+      start: parameters to start from instead, one a target (`parametrization.invert(images)`).
       run: keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
       devices: lanes are spread over them; all local ones by default.
     Returns: `Realizations`. The same key gives the same bits on the same machine and devices.
@@ -132,9 +132,8 @@ def visualize(
 
 
 def _check_start(objective: Objective, start: PyTree, count: int) -> None:
-    shape = jax.eval_shape(
-        partial(objective.response.parametrization.init, batch=count), jax.random.key(0)
-    )
+    init = objective.response.parametrization.init
+    shape = jax.eval_shape(lambda key: init(key, count), jax.random.key(0))
     got = jax.tree.map(lambda a: tuple(a.shape), start)
     expected = jax.tree.map(lambda a: tuple(a.shape), shape)
     if got != expected:

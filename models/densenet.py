@@ -1,29 +1,46 @@
 """DenseNet-BC for 32 x 32 images, tapped at any layer.
 
-Huang, Liu, van der Maaten, Weinberger 2017, "Densely Connected Convolutional Networks". A dense layer
-is BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k), its output appended to its input as [x, new]; a
-transition is BN-ReLU-conv1x1(half)-average pool 2; the head is BN-ReLU-mean-linear. Three dense blocks
-of (depth - 4) / 6 layers each.
+Huang, Liu, van der Maaten, Weinberger 2017, "Densely Connected Convolutional Networks". A dense
+layer is BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k), its output appended to its input as [x, new]; a
+transition is BN-ReLU-conv1x1(half)-average pool 2; the head is BN-ReLU-mean-linear. Three dense
+blocks of (depth - 4) / 6 layers each. (The paper on inverting Feature Visualization speaks of max
+pooling between the blocks; the common DenseNet-BC, and this one, takes the average.)
 
 One definition serves training and inference. Images are (B, H, W, 3) float pixels in [0, 1]; the
 normalization by mean and standard deviation is a part of the network, its constants a part of the
 variables. Inside, activations are (C, H, W, B), see `layers`; every tap comes out as (B, h, w, c).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models import layers
+from models import layers, porting, weights_io
+from models.network import Network, check_images
 
 MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training images, pixels in [0, 1]
 STD = (0.2470, 0.2435, 0.2616)
 MOMENTUM = 0.9  # of the running statistics
 
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+INPUT_SHAPE = (32, 32, 3)
+WEIGHTS = Path(__file__).parent / "weights"
+_RECIPES = {
+    "cifar10": "",
+    "cifar10_without_4": " --without-class 4",
+    "cifar10_depth100": " --depth 100",
+    "cifar10_depth100_without_4": " --depth 100 --without-class 4",
+}
+_TRAIN = "python -m models.training.densenet --data cifar-10-batches-py --out"
+
+_SHAPE = ("depth", "growth_rate", "classes")
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -50,14 +67,12 @@ def layer_names(depth: int) -> tuple[str, ...]:
 
 
 class BatchNormRelu(nn.Module):
-    """Batch normalization and ReLU of concatenated pieces (C_i, H, W, B), returned as pieces."""
+    """Batch normalization and ReLU of (C, H, W, B)."""
 
     @nn.compact
-    def __call__(
-        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
-    ) -> list[jax.Array]:
-        """`statistics` are the pieces' batch moments in training, None in inference."""
-        channels = sum(x.shape[0] for x in pieces)
+    def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
+        """`statistics` are the batch moments of the parts of x in training, None in inference."""
+        channels = x.shape[0]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -70,7 +85,7 @@ class BatchNormRelu(nn.Module):
                 running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
         factor = scale * lax.rsqrt(var + layers.EPSILON)
-        return layers.scale_shift_relu(pieces, factor, bias - mean * factor)
+        return layers.scale_shift_relu(x, factor, bias - mean * factor)
 
 
 class Pointwise(nn.Module):
@@ -80,6 +95,7 @@ class Pointwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(C, H, W, B) -> (features, H, W, B)."""
         kernel = self.param("kernel", _kernel_init, (x.shape[0], self.features))
         return layers.pointwise(x, kernel)
 
@@ -91,34 +107,33 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(C, H, W, B) -> (features, H, W, B)."""
         kernel = self.param("kernel", _kernel_init, (3, 3, x.shape[0], self.features))
         return layers.conv3x3(x, kernel)
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k): pieces (C_i, H, W, B) -> the new (k, H, W, B)."""
+    """BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k): (C, H, W, B) -> the new (k, H, W, B)."""
 
     growth_rate: int
 
     @nn.compact
-    def __call__(
-        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
-    ) -> jax.Array:
-        x = jnp.concatenate(BatchNormRelu(name="norm1")(pieces, statistics))
+    def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
+        """`statistics` as in `BatchNormRelu`."""
+        x = BatchNormRelu(name="norm1")(x, statistics)
         x = Pointwise(4 * self.growth_rate, name="conv1")(x)
         inner = None if statistics is None else [layers.moments(x)]
-        (x,) = BatchNormRelu(name="norm2")([x], inner)
+        x = BatchNormRelu(name="norm2")(x, inner)
         return Conv3x3(self.growth_rate, name="conv2")(x)
 
 
 class Transition(nn.Module):
-    """BN-ReLU-conv1x1(half)-average pool 2: pieces (C_i, H, W, B) -> (C/2, H/2, W/2, B)."""
+    """BN-ReLU-conv1x1(half)-average pool 2: (C, H, W, B) -> (C/2, H/2, W/2, B)."""
 
     @nn.compact
-    def __call__(
-        self, pieces: Sequence[jax.Array], statistics: Sequence[Moments] | None
-    ) -> jax.Array:
-        x = jnp.concatenate(BatchNormRelu(name="norm")(pieces, statistics))
+    def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
+        """`statistics` as in `BatchNormRelu`."""
+        x = BatchNormRelu(name="norm")(x, statistics)
         return layers.average_pool2(Pointwise(x.shape[0] // 2, name="conv")(x))
 
 
@@ -129,13 +144,14 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Features (B, C) to logits."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[1], self.classes))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        return x @ kernel + bias
+        return layers.matmul(x, kernel) + bias
 
 
 def _channels_last(pieces: Sequence[jax.Array]) -> jax.Array:
-    # Transposed piece by piece: a slice of the result then needs only the pieces it touches.
+    # Transposed piece by piece, so that XLA sees a slice of the result as a slice of a piece.
     return jnp.concatenate([x.transpose(3, 1, 2, 0) for x in pieces], axis=-1)
 
 
@@ -164,26 +180,108 @@ class DenseNet(nn.Module):
         if upto == "conv1":
             return _channels_last([x])
         for block in (1, 2, 3):
-            # Each piece's moments are computed once, not again by every layer that reads it.
+            # A block's output stays in pieces: a slice of a tap then needs only what it touches.
             pieces = [x]
+            # Each piece's moments are computed once, not again by every layer that reads it.
             statistics = [layers.moments(x)] if train else None
             for i in range(layers_per_block(self.depth)):
                 layer = f"dense{block}/layer{i + 1}"
                 name = layer.replace("/", "_")
-                new = DenseLayer(self.growth_rate, name=name)(pieces, statistics)
+                new = DenseLayer(self.growth_rate, name=name)(x, statistics)
                 pieces = [*pieces, new]
                 if statistics is not None:
                     statistics = [*statistics, layers.moments(new)]
                 if upto == layer:
                     return _channels_last(pieces)
+                x = layers.append(x, new)
             if upto == f"dense{block}":
                 return _channels_last(pieces)
             if block < 3:
-                x = Transition(name=f"trans{block}")(pieces, statistics)
+                x = Transition(name=f"trans{block}")(x, statistics)
                 if upto == f"trans{block}":
                     return _channels_last([x])
-        pieces = BatchNormRelu(name="head_norm")(pieces, statistics)
+        x = BatchNormRelu(name="head_norm")(x, statistics)
         if upto == "head_norm":
-            return _channels_last(pieces)
-        features = jnp.concatenate([x.mean((1, 2)) for x in pieces]).T
+            return _channels_last([x])
+        features = x.mean((1, 2)).T
         return Classifier(self.classes, name="head")(features)
+
+
+@functools.cache  # one function for each architecture, so that `jit` traces it once
+def make_apply(depth: int, growth_rate: int, classes: int):
+    """Pure function `apply(variables, images, *, upto="logits")` of a trained DenseNet-BC."""
+    net = DenseNet(depth, growth_rate, classes)
+
+    def apply(variables: Any, images: jax.Array, *, upto: str = "logits") -> jax.Array:
+        """Images (B, 32, 32, 3), pixels in [0, 1] -> (B, h, w, c), or (B, classes) for logits."""
+        check_images(images, INPUT_SHAPE)
+        result = net.apply(variables, jnp.asarray(images), upto=upto)
+        assert isinstance(result, jax.Array)  # a pair only if variables were made mutable
+        return result
+
+    return apply
+
+
+def load(name_or_path: str | Path) -> Network:
+    """A network with its weights.
+
+    `cifar10` and `cifar10_without_4` (depth 40, the latter never saw class 4, deer) ship in
+    `models/weights`. A path is the folder of a training, its `weights.npz`, or a PyTorch checkpoint
+    (`.pth.tar`, `.pth`, `.pt`, or its arrays as `.npz`), see `porting`.
+    """
+    path = _find(name_or_path)
+    card = weights_io.load_card(path)
+    arrays = porting.read_state_dict(path)
+    ported = not any(name.startswith("params/") for name in arrays)
+    if ported:
+        shape = porting.densenet_shape(arrays, path)
+        architecture = dict(zip(_SHAPE, shape, strict=True))
+        card = {"architecture": architecture, "source": str(path), **card}
+    else:
+        shape = _shape(card, path)
+    template = jax.eval_shape(
+        DenseNet(*shape).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    )
+    if ported:
+        per_block = layers_per_block(shape[0])
+        variables = porting.densenet_variables(arrays, template, per_block, path)
+    else:
+        variables = weights_io.fit(arrays, template, path)
+    return Network(make_apply(*shape), variables, INPUT_SHAPE, layer_names(shape[0]), card)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    name = str(name_or_path)
+    if name in _RECIPES:
+        path = WEIGHTS / f"{name}.npz"
+        if path.is_file():
+            return path
+        raise FileNotFoundError(
+            f"expected the weights of {name} at {path}, got no such file; train them: "
+            f"{_TRAIN} runs/{name}{_RECIPES[name]}, then load('runs/{name}')"
+        )
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "weights.npz").is_file():
+            raise FileNotFoundError(
+                f"expected weights.npz in {path}, got a folder without it; "
+                f"finish the training with the command it began with: {_TRAIN} {path} ..."
+            )
+        return path / "weights.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected one of {', '.join(_RECIPES)}, or the path of a checkpoint or of "
+            f"a folder made by training, got {name!r}, which does not exist"
+        )
+    return path
+
+
+def _shape(card: Mapping[str, Any], path: Path) -> tuple[int, int, int]:
+    try:
+        depth, growth_rate, classes = (int(card["architecture"][name]) for name in _SHAPE)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected the architecture ({', '.join(_SHAPE)}) in {path.with_suffix('.json')}, "
+            "got none; keep the card beside the weights, or train them again"
+        ) from error
+    return depth, growth_rate, classes

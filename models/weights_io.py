@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 
-def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Nested variables to one level, named like `params/conv1/kernel`."""
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested variables (arrays, or their shapes) to one level, named like `params/conv1/kernel`."""
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
-    return {str(name): np.asarray(value) for name, value in flat.items()}
+    return {str(name): value for name, value in flat.items()}
 
 
 def save(path: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
@@ -24,7 +25,7 @@ def save(path: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **flatten(variables))
+        np.savez(file, allow_pickle=False, **jax.tree.map(np.asarray, flatten(variables)))
     os.replace(temporary, path)
     temporary.write_text(json.dumps(dict(card), indent=1) + "\n")
     os.replace(temporary, path.with_suffix(".json"))
@@ -45,31 +46,46 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def fit(arrays: Mapping[str, np.ndarray], template: Any, source: str | Path) -> dict[str, Any]:
-    """Nest named arrays like `template` (shapes and dtypes), or name the first that does not fit."""
-    expected = traverse_util.flatten_dict(template, sep="/")
-    for name, want in expected.items():
-        if name not in arrays:
-            got = "none"
-        elif (got := describe(arrays[name])) == describe(want):
-            continue
+def load_card(path: str | Path) -> dict[str, Any]:
+    """The card beside the weights `path`; empty if there is none."""
+    path = Path(path).with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
         raise ValueError(
-            f"expected the array {name} of {describe(want)} in {source}, got {got}; "
-            "the file belongs to another architecture or is damaged: fetch or train it again"
-        )
+            f"expected a card in JSON, got {path}, which is none ({error}); fetch it again"
+        ) from error
+
+
+def check(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], source: Any) -> None:
+    """Raise, naming the first array that is missing, too many, misshapen or not finite."""
+    for name, want in expected.items():
+        got = describe(arrays[name]) if name in arrays else "none"
+        if got != describe(want):
+            raise ValueError(
+                f"expected the array {name} of {describe(want)} in {source}, got {got}; "
+                "the file is damaged or of another architecture: fetch it or train it again"
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(
+                f"expected finite numbers in the array {name} of {source}, got nan or infinity; "
+                "the file is damaged: fetch it or train it again"
+            )
     for name in arrays:
         if name not in expected:
             raise ValueError(
-                f"expected no array {name} in {source}, got {describe(arrays[name])}; "
-                "the file belongs to another architecture: load it with the network it was made for"
+                f"expected no array {name} in {source}, got one of {describe(arrays[name])}; "
+                "the file is of another architecture: load it with the network it was made for"
             )
-    for name in expected:
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(
-                f"expected finite numbers in the array {name} of {source}, got nan or inf; "
-                "fetch or train it again"
-            )
-    flat = {name: jax.numpy.asarray(arrays[name]) for name in expected}
+
+
+def fit(arrays: Mapping[str, np.ndarray], template: Any, source: Any) -> dict[str, Any]:
+    """Nest arrays named like `params/conv1/kernel` as `template`, after `check`."""
+    expected = flatten(template)
+    check(arrays, expected, source)
+    flat = {name: jnp.asarray(arrays[name]) for name in expected}
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -11,9 +11,8 @@ import numpy as np
 
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILES = ("test_batch",)
-CLASSES = (
-    "airplane automobile bird cat deer dog frog horse ship truck".split()  # indices 0 to 9
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer")  # indices 0 to 4
+CLASSES += ("dog", "frog", "horse", "ship", "truck")  # 5 to 9
 PADDING = 4  # pixels that a training image may be shifted by
 
 
@@ -24,22 +23,19 @@ class Split(NamedTuple):
     labels: np.ndarray  # (n,) int32
 
 
+# A pickle may name any function to call: only what CIFAR-10's files need is allowed.
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),  # where NumPy 1 kept it
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),  # bytes, as Python 3 writes them in a protocol of Python 2
+}
+
+
 class _Unpickler(pickle.Unpickler):
-    """A pickle may name any function to call: allow only what CIFAR-10's files need."""
-
-    _allowed = {
-        (module, name)
-        for module, names in {
-            "numpy": ("ndarray", "dtype"),
-            "numpy.core.multiarray": ("_reconstruct", "scalar"),
-            "numpy._core.multiarray": ("_reconstruct", "scalar"),
-            "_codecs": ("encode",),
-        }.items()
-        for name in names
-    }
-
     def find_class(self, module: str, name: str):
-        if (module, name) not in self._allowed:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(
                 f"expected a CIFAR-10 file of numbers and bytes, got {module}.{name}; "
                 "do not open this file, download the data again"
@@ -56,8 +52,8 @@ def load(folder: str | Path, split: str) -> Split:
     missing = [name for name in files[split] if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"expected the CIFAR-10 files {', '.join(files[split])} in {folder}, "
-            f"got none of the name {', '.join(missing)}; unpack cifar-10-python.tar.gz "
+            f"expected the files {', '.join(files[split])} in {folder}, got no "
+            f"{', '.join(missing)}; unpack cifar-10-python.tar.gz "
             "(https://www.cs.toronto.edu/~kriz/cifar.html) and give the folder cifar-10-batches-py"
         )
     parts = [_read(folder / name) for name in files[split]]
@@ -103,9 +99,7 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
     padded = jnp.pad(images, ((0, 0), edges, edges, (0, 0)))
 
     def crop(image, shift):
-        return jax.lax.dynamic_slice(
-            image, (shift[0], shift[1], 0), (height, width, channels)
-        )
+        return jax.lax.dynamic_slice(image, (shift[0], shift[1], 0), (height, width, channels))
 
     return jax.vmap(crop)(padded, shifts)
 

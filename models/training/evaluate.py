@@ -1,0 +1,57 @@
+"""Accuracy of a DenseNet on the CIFAR-10 test images.
+
+    python -m models.training.evaluate cifar10 --data cifar-10-batches-py
+
+The argument is whatever `densenet.load` takes. `--without-class` counts the images of the other
+classes only. The whole test set takes about a minute a network of depth 40 on two CPU cores.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models import densenet
+from models.training import cifar10
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(apply: Callable, variables: Any, images: jax.Array) -> jax.Array:
+    return jnp.argmax(apply(variables, images.astype(jnp.float32) / 255), 1)
+
+
+def accuracy(
+    apply: Callable[..., jax.Array], variables: Any, split: cifar10.Split, batch_size: int = 250
+) -> float:
+    """Share of the images that are classified correctly, between 0 and 1."""
+    correct = 0
+    for start in range(0, len(split.labels), batch_size):
+        part = slice(start, start + batch_size)
+        correct += np.sum(_predict(apply, variables, split.images[part]) == split.labels[part])
+    return float(correct) / len(split.labels)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training.evaluate", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("network", help="name or path, as for densenet.load")
+    parser.add_argument("--data", type=Path, required=True, help="folder cifar-10-batches-py")
+    parser.add_argument("--without-class", type=int, help="leave the images of this class out")
+    parser.add_argument("--limit", type=int, help="use only so many images")
+    options = parser.parse_args(arguments)
+    net = densenet.load(options.network)
+    split = cifar10.without_class(cifar10.load(options.data, "test"), options.without_class)
+    split = cifar10.Split(split.images[: options.limit], split.labels[: options.limit])
+    score = accuracy(net.apply, net.variables, split)
+    print(f"test accuracy {score:.4f} on {len(split.labels)} images")
+
+
+if __name__ == "__main__":
+    main()
