@@ -15,6 +15,8 @@ import ifv_jax as ifv
 from benchmarks import figures
 from benchmarks.report import Case, spread
 
+Array = Any  # of JAX while computing, of NumPy when read back from a checkpoint
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -37,6 +39,7 @@ class Setting:
 
     @property
     def keys(self) -> dict[str, jax.Array]:
+        """One key for each use of randomness."""
         names = ("targets", "start", "random")
         return dict(zip(names, jax.random.split(jax.random.key(self.seed), 3), strict=True))
 
@@ -44,15 +47,15 @@ class Setting:
 class Measured(NamedTuple):
     """All samples of a setting, batch axis first, with the seconds each stage took."""
 
-    targets: jax.Array
-    v: jax.Array
-    images: jax.Array
-    response: jax.Array
-    fv_status: jax.Array
-    significance: jax.Array
-    gram: jax.Array
-    seconds_visualize: jax.Array
-    seconds_invert: jax.Array
+    targets: Array
+    v: Array
+    images: Array
+    response: Array
+    fv_status: Array
+    significance: Array
+    gram: Array
+    seconds_visualize: Array
+    seconds_invert: Array
 
 
 def make(setting: Setting) -> tuple[ifv.Response, ifv.Objective]:
@@ -229,11 +232,9 @@ def picture(out: Path, setting, measured, predictions, space, angles, most: int 
     }
     labels = [str(i) for i in setting.features or range(measured.targets.shape[1])]
     slug = "".join(c if c.isalnum() else "_" for c in setting.name.replace(", ", "_"))
-    figures.grid(
-        out / f"{slug.lower()}.png", f"{setting.network_name}, {setting.name}: images found for an objective,"
-        " and the objective recovered from each image", np.asarray(measured.images[:most]), bars, angles,
-        labels,
-    )  # fmt: skip
+    title = f"{setting.network_name}, {setting.name}: images found, and the objectives recovered"
+    images = np.asarray(measured.images[:most])
+    figures.grid(out / f"{slug.lower()}.png", title, images, bars, angles, labels)
 
 
 def _unit(rows: jax.Array) -> jax.Array:

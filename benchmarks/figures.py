@@ -5,8 +5,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
 COLOURS = {"target": "#333333", "predicted": "#1f77b4", "response": "#ff7f0e", "random": "#bbbbbb"}
 
@@ -29,7 +29,8 @@ def grid(path: Path, title: str, images, bars: dict[str, np.ndarray], angles, la
         top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
         top.imshow(np.clip(images[i], 0, 1), interpolation="nearest")
         top.set_title(
-            f"prediction {angles['predicted'][i]:.1f}° off\nresponse {angles['response'][i]:.1f}° off",
+            f"prediction {angles['predicted'][i]:.1f}° off\n"
+            f"response {angles['response'][i]:.1f}° off",
             fontsize=8,
         )
         bottom.set_axis_on()

@@ -42,4 +42,3 @@ from ifv_jax.verification import Reoptimization, Verdict, reoptimize, verdict
 from ifv_jax.visualization import FVConfig, Realizations, visualize
 
 __version__ = "0.1.0"
-__all__ = [name for name in dir() if not name.startswith("_")]

@@ -5,6 +5,7 @@ error of value becomes the status of the sample.
 """
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -10,12 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ifv_jax import lanes
-from ifv_jax.subspaces import CriticalSpace
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Linearization, jacobian, linearize
 from ifv_jax.objective import Response
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
 from ifv_jax.status import Status
+from ifv_jax.subspaces import CriticalSpace
 from ifv_jax.types import Device, PyTree
 
 RANK_CUTOFF = 1e-9

@@ -55,7 +55,7 @@ def _solver(loss: Callable, memory: int):
 
 
 def _one(evaluate: Callable) -> Callable:
-    """The loss of one lane from the batched evaluation: (v, variables, t, scale) -> (loss, grad)."""
+    """One lane of the batched evaluation: (v, variables, t, scale) -> (loss, gradient)."""
 
     def loss(v, variables, t, scale):
         s, gradient = evaluate(variables, jax.tree.map(lambda a: a[None], v), t[None])

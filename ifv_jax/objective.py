@@ -25,7 +25,8 @@ class Response:
     aggregation: AggregateFn
     features: tuple[int, ...] | None = None
 
-    def __call__(self, variables: PyTree, v: jax.Array) -> jax.Array:
+    def __call__(self, variables: PyTree, v: PyTree) -> jax.Array:
+        """r = f(v): (batch, ...) -> (batch, n)."""
         return self.of_images(variables, self.parametrization.apply(v))
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
@@ -63,12 +64,13 @@ class Objective:
     response: Response
     cosine_power: float
 
-    def __call__(self, variables: PyTree, v: jax.Array, t: jax.Array) -> jax.Array:
+    def __call__(self, variables: PyTree, v: PyTree, t: jax.Array) -> jax.Array:
+        """S_k(f(v), t), (batch,)."""
         r = self.response(variables, v)
         return significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
 
     def look(self, variables: PyTree, v: PyTree, t: jax.Array):
-        """(r (batch, n), S (batch,), dS/dv like v). Samples are independent: one pass serves all."""
+        """(r (batch, n), S (batch,), dS/dv like v); one pass, since samples are independent."""
 
         def total(v):
             r = self.response(variables, v)

@@ -97,8 +97,8 @@ def fourier(
 ) -> Parametrization:
     """x = sigmoid(irfft2(s z)), the orthonormal inverse FFT of a spectrum z (Sec. 3.7).
 
-    s = 1, or `fourier_scale` with `scaled=True`, which favours low frequencies. v holds the real and
-    imaginary parts of z: (batch, H, W // 2 + 1, C, 2).
+    s = 1, or `fourier_scale` with `scaled=True`, which favours low frequencies. v holds the real
+    and imaginary parts of z: (batch, H, W // 2 + 1, C, 2).
     """
     _check_shape(shape, decorrelate)
     height, width, channels = shape

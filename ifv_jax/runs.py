@@ -2,7 +2,7 @@
 
 A `Run` is a folder. `run.compute(name, kind, function)` computes a result once and reads it ever
 after; `run.iterate(name, state, step, steps)` repeats a step and continues from its newest whole
-checkpoint. Both are deterministic if the functions are, so an interrupted run ends in the same bits.
+checkpoint. Both are deterministic if the functions are: an interrupted run ends in the same bits.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ class Run:
 
     Args:
       folder: where to keep them; made if absent.
-      job: what makes the job what it is (configuration, seed, targets, weights, ...). A folder that holds
-        another job is refused rather than mixed up with.
+      job: what makes the job what it is (configuration, seed, targets, weights, ...). A folder that
+        holds another job is refused rather than mixed up with.
     """
 
     def __init__(self, folder: str | Path | None, job: PyTree = ()):
@@ -129,6 +129,7 @@ class _Stage:
         self._folder = None if folder is None else folder / name
 
     def _manager(self):
+        assert self._folder is not None
         import orbax.checkpoint as ocp  # Imported late: it costs a second.
 
         options = ocp.CheckpointManagerOptions(

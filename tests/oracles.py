@@ -36,7 +36,7 @@ def angle(a, b):
 
 def max_pool(x, window, stride):
     """Windows that fit, one by one: (batch, h, w, c)."""
-    batch, h, w, c = x.shape
+    _, h, w, _ = x.shape
     wy, wx = min(window, h), min(window, w)
     rows = [
         [x[:, y : y + wy, z : z + wx].max((1, 2)) for z in range(0, w - wx + 1, stride)]

@@ -36,10 +36,8 @@ def test_prediction_beats_response(pipeline):
     assert np.median(angle) < 0.25 * np.median(response_angle)
     profile = np.asarray(ifv.coefficients(predicted.left_vectors, targets))
     np.testing.assert_allclose(profile.sum(axis=1), 1, atol=1e-4)
-    np.testing.assert_allclose(
-        np.degrees(np.arccos(np.sqrt(np.minimum(profile[:, 0], 1)))), np.minimum(angle, 180 - angle),
-        atol=0.2,
-    )  # fmt: skip
+    from_profile = np.degrees(np.arccos(np.sqrt(np.minimum(profile[:, 0], 1))))
+    np.testing.assert_allclose(from_profile, np.minimum(angle, 180 - angle), atol=0.2)
 
 
 def test_an_optimum_stays_where_it_is(pipeline):

@@ -33,10 +33,14 @@ _ALLOWED = {
 }
 
 
+class _RefusedError(pickle.UnpicklingError):
+    pass
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(
+            raise _RefusedError(
                 f"expected a CIFAR-10 file of numbers and bytes, got {module}.{name}; "
                 "do not open this file, download the data again"
             )
@@ -66,7 +70,7 @@ def _read(path: Path) -> Split:
         images = np.asarray(content[b"data"], np.uint8)
         labels = np.asarray(content[b"labels"], np.int32)
         images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    except pickle.UnpicklingError:
+    except _RefusedError:
         raise
     except Exception as error:
         raise ValueError(
