@@ -72,6 +72,6 @@ def angle_plot(path: Path, cases: dict[str, dict[str, np.ndarray]]) -> None:
     axis.set_yscale("log")
     axis.set_ylabel("angle to the target in degrees")
     axis.set_xticks(range(len(cases)), list(cases), fontsize=8)
-    axis.legend(frameon=False, loc="outside upper center", ncols=3)
+    figure.legend(frameon=False, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=130)
     plt.close(figure)

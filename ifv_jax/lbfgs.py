@@ -27,6 +27,7 @@ class LbfgsState(NamedTuple):
     v: PyTree  # the current point
     inner: Any  # jaxopt's state
     scale: jax.Array  # () positive; the loss is -scale * significance
+    fresh: jax.Array  # () bool; no curvature is remembered, the next direction is the gradient's
     active: jax.Array  # () bool; False once a line search could make no progress
 
 
@@ -79,30 +80,44 @@ def start(v: PyTree, significance, gradient: PyTree, memory: int) -> LbfgsState:
         return -scale * significance, jax.tree.map(lambda g: -scale * g, gradient)
 
     inner = _solver(known, memory).init_state(v)
-    return LbfgsState(v, inner._replace(stepsize=jnp.ones_like(inner.stepsize)), scale, usable)
+    inner = inner._replace(stepsize=jnp.ones_like(inner.stepsize))
+    return LbfgsState(v, inner, scale, jnp.asarray(True), usable)
 
 
-def advance(evaluate: Callable, variables, t, state: LbfgsState, steps: int, memory: int):
-    """Up to `steps` steps of one lane. Returns (state, significance after each step (steps,)).
+def _forget(state: LbfgsState) -> LbfgsState:
+    """The state with an empty memory; its scale of the gradient, gamma, is kept."""
+    inner = state.inner
+    empty = jax.tree.map(jnp.zeros_like, (inner.s_history, inner.y_history, inner.rho_history))
+    return state._replace(
+        inner=inner._replace(s_history=empty[0], y_history=empty[1], rho_history=empty[2])
+    )
 
-    A line search without improvement ends the lane: its later entries repeat the last.
+
+def advance(
+    evaluate: Callable, variables, t, state: LbfgsState, left: jax.Array, steps: int, memory: int
+):
+    """Up to min(steps, left) steps of one lane: (state, significance after each (steps,)).
+
+    A lane whose line search finds nothing better twice in a row ends: its later entries repeat
+    the last.
     """
     solver = _solver(_one(evaluate), memory)
 
     def wanted(carry):
         index, state, _ = carry
-        return (index < steps) & state.active
+        return (index < jnp.minimum(steps, left)) & state.active
 
     def step(carry):
         index, state, history = carry
         v, inner = solver.update(state.v, state.inner, variables, t, state.scale)
         better = inner.value < state.inner.value
         finite = jnp.isfinite(inner.value) & jnp.isfinite(inner.error)
-        # Repeating a search that found nothing better would find nothing again: the lane ends.
-        active = finite & better & (inner.error > 0)
-        moved = LbfgsState(v, inner, state.scale, active)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite & better, new, old), moved, state)
-        kept = kept._replace(active=active)
+        # A search without success is repeated once along the gradient, with nothing remembered: at
+        # a kink (ReLU, max pooling) the curvature from the other side misleads. Then the lane ends.
+        good = finite & better
+        moved = LbfgsState(v, inner, state.scale, jnp.asarray(False), inner.error > 0)
+        stuck = _forget(state)._replace(fresh=jnp.asarray(True), active=finite & ~state.fresh)
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stuck)
         history = history.at[index].set(-kept.inner.value / state.scale)
         return index + 1, kept, history
 

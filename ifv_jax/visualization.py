@@ -148,49 +148,60 @@ def _visualize_group(
     objective, variables, targets, keys, config, start, run, devices, bar
 ) -> Realizations:
     begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
-    calls = -(-config.adam_steps // config.steps_per_call)
-    step = partial(
-        _adam_call,
-        objective,
-        config.learning_rate,
-        config.steps_per_call,
-        config.adam_steps,
-        devices,
-    )
-    adam = run.iterate(
-        "adam",
-        _adam_start(objective, config.learning_rate, config.adam_steps, begin.v),
-        lambda state: step(variables, targets, state),
-        calls,
-        every=4,
-        progress=bar.update,
-    )
-    v, history = adam.v, adam.history
+    adam_call = partial(_adam_call, objective, config.learning_rate, config.steps_per_call, devices)
+    adam = _climb(
+        run, "adam", adam_call, _adam_start(config.learning_rate, begin.v), config.adam_steps,
+        config.steps_per_call, variables, targets, bar, lambda state: np.any(state.finite),
+    )  # fmt: skip
+    v = adam.state.v
     look = _look(objective, devices, variables, targets, v)
-    calls = -(-config.lbfgs_steps // config.steps_per_call)
-    if calls:
-        memory = config.lbfgs_memory
-        step = partial(
-            _lbfgs_call, objective, config.steps_per_call, config.lbfgs_steps, memory, devices
-        )
-        state = run.iterate(
-            "lbfgs",
-            _lbfgs_start(config.lbfgs_steps, memory, v, look),
-            lambda state: step(variables, targets, state),
-            calls,
-            every=4,
-            progress=bar.update,
-            finished=lambda state: not np.any(np.asarray(state.lbfgs.active)),
-        )
-        # Lanes that ended early keep their last value for the steps they did not need.
-        unused = jnp.arange(config.lbfgs_steps) >= state.step[:, None]
-        last = -state.lbfgs.inner.value / state.lbfgs.scale
-        values = jnp.where(unused, last[:, None], state.history)
-        v, history = state.lbfgs.v, jnp.concatenate([history, values], axis=1)
+    lbfgs_call = partial(
+        _lbfgs_call, objective, config.steps_per_call, config.lbfgs_memory, devices
+    )
+    fine = _climb(
+        run, "lbfgs", lbfgs_call, _lbfgs_start(config.lbfgs_memory, v, look), config.lbfgs_steps,
+        config.steps_per_call, variables, targets, bar, lambda state: np.any(state.active),
+    )  # fmt: skip
+    if config.lbfgs_steps:
+        v = fine.state.v
         look = _look(objective, devices, variables, targets, v)
     status = jnp.where(begin.silent, Status.SILENT, Status.OK)
-    status = jnp.where(look.finite & adam.finite, status, Status.NON_FINITE).astype(jnp.int8)
-    return Realizations(v, look.response, look.significance, status, begin.restarts, history)
+    status = jnp.where(look.finite & adam.state.finite, status, Status.NON_FINITE)
+    history = jnp.concatenate([adam.history, fine.history], axis=1)
+    return Realizations(
+        v, look.response, look.significance, status.astype(jnp.int8), begin.restarts, history
+    )
+
+
+class _Climb(NamedTuple):
+    """An optimizer on its way: what is checkpointed."""
+
+    state: PyTree  # AdamState or LbfgsState, lanes first
+    step: jax.Array  # () int32
+    history: jax.Array  # (lanes, steps) significance; what is not reached repeats the last
+
+
+def _climb(
+    run, name, call, state, steps, steps_per_call, variables, targets, bar, wanted
+) -> _Climb:
+    """`steps` steps by `call`, some at a time, for as long as `wanted(state)` lanes are left.
+
+    The history is kept out of the compiled program, which so serves any number of steps.
+    """
+
+    def step(climb: _Climb) -> _Climb:
+        done = int(climb.step)
+        state, values = call(variables, targets, jnp.asarray(steps - done), climb.state)
+        history = np.array(climb.history)
+        history[:, done:] = np.asarray(values)[:, : steps - done][:, -1:]
+        history[:, done : done + steps_per_call] = np.asarray(values)[:, : steps - done]
+        return _Climb(state, np.int32(min(done + steps_per_call, steps)), history)
+
+    begin = _Climb(state, np.int32(0), np.zeros((targets.shape[0], steps), np.float32))
+    return run.iterate(
+        name, begin, step, -(-steps // steps_per_call), every=4, progress=bar.update,
+        finished=lambda climb: not wanted(climb.state),
+    )  # fmt: skip
 
 
 # --- starting points -----------------------------------------------------------------------------
@@ -258,53 +269,39 @@ class AdamState(NamedTuple):
     v: PyTree
     optimizer: PyTree  # optax's state, one for each lane
     finite: jax.Array  # (lanes,) bool; a lane that is not stays where it was
-    step: jax.Array  # (lanes,) int32
-    history: jax.Array  # (lanes, adam_steps)
 
 
-def _adam_start(objective: Objective, learning_rate: float, steps: int, v) -> AdamState:
+def _adam_start(learning_rate: float, v) -> AdamState:
     count = jax.tree.leaves(v)[0].shape[0]
-    return AdamState(
-        v,
-        jax.vmap(optax.adam(learning_rate).init)(v),
-        jnp.ones(count, bool),
-        jnp.zeros(count, jnp.int32),
-        jnp.zeros((count, steps)),
-    )
+    return AdamState(v, jax.vmap(optax.adam(learning_rate).init)(v), jnp.ones(count, bool))
 
 
-@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "limit", "devices"))
-def _adam_call(objective, learning_rate, steps, limit, devices, variables, targets, state):
-    """Up to `steps` steps of all lanes, never beyond `limit` in all."""
+@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "devices"))
+def _adam_call(objective, learning_rate, steps, devices, variables, targets, left, state):
+    """min(steps, left) steps of all lanes: (state, significance before each (lanes, steps))."""
     optimizer = optax.adam(learning_rate)
 
-    def one(variables, targets, state: AdamState) -> AdamState:
-        s, gradient = objective.value_and_grad(variables, state.v, targets)
-        gradient = jax.tree.map(jnp.negative, gradient)
-        updates, inner = jax.vmap(optimizer.update)(gradient, state.optimizer)
-        finite = jnp.isfinite(s) & jnp.isfinite(lanes.flatten(gradient)).all(axis=1)
-        v, inner = lanes.where(
-            finite, (optax.apply_updates(state.v, updates), inner), (state.v, state.optimizer)
-        )
-        history = state.history.at[jnp.arange(s.shape[0]), state.step].set(s)
-        return AdamState(v, inner, state.finite & finite, state.step + 1, history)
+    def call(replicated, targets, state):
+        variables, left = replicated
 
-    def call(variables, targets, state):
-        left = limit - state.step[0]
-        return jax.lax.fori_loop(
-            0, jnp.minimum(steps, left), lambda _, s: one(variables, targets, s), state
-        )
+        def one(index, carry):
+            state, values = carry
+            s, gradient = objective.value_and_grad(variables, state.v, targets)
+            gradient = jax.tree.map(jnp.negative, gradient)
+            updates, inner = jax.vmap(optimizer.update)(gradient, state.optimizer)
+            finite = jnp.isfinite(s) & jnp.isfinite(lanes.flatten(gradient)).all(axis=1)
+            v, inner = lanes.where(
+                finite, (optax.apply_updates(state.v, updates), inner), (state.v, state.optimizer)
+            )
+            return AdamState(v, inner, state.finite & finite), values.at[:, index].set(s)
 
-    return lanes.spread(call, devices)(variables, targets, state)
+        values = jnp.zeros((targets.shape[0], steps))
+        return jax.lax.fori_loop(0, jnp.minimum(steps, left), one, (state, values))
+
+    return lanes.spread(call, devices)((variables, left), targets, state)
 
 
 # --- L-BFGS --------------------------------------------------------------------------------------
-
-
-class _LbfgsRun(NamedTuple):
-    lbfgs: lbfgs.LbfgsState
-    step: jax.Array  # (lanes,) int32
-    history: jax.Array  # (lanes, lbfgs_steps)
 
 
 def _over_lanes(function):
@@ -319,24 +316,20 @@ def _over_lanes(function):
     return jax.vmap(function)
 
 
-@partial(jax.jit, static_argnames=("steps", "memory"))
-def _lbfgs_start(steps: int, memory: int, v, look: _Look) -> _LbfgsRun:
-    state = jax.vmap(partial(lbfgs.start, memory=memory))(v, look.significance, look.gradient)
-    count = look.significance.shape[0]
-    return _LbfgsRun(state, jnp.zeros(count, jnp.int32), jnp.zeros((count, steps)))
+@partial(jax.jit, static_argnames=("memory",))
+def _lbfgs_start(memory: int, v, look: _Look) -> lbfgs.LbfgsState:
+    return jax.vmap(partial(lbfgs.start, memory=memory))(v, look.significance, look.gradient)
 
 
-@partial(jax.jit, static_argnames=("objective", "steps", "limit", "memory", "devices"))
-def _lbfgs_call(objective, steps, limit, memory, devices, variables, targets, state):
-    """Up to `steps` steps of each lane."""
+@partial(jax.jit, static_argnames=("objective", "steps", "memory", "devices"))
+def _lbfgs_call(objective, steps, memory, devices, variables, targets, left, state):
+    """Up to min(steps, left) steps a lane: (state, significance after each (lanes, steps))."""
 
-    def call(variables, targets, state: _LbfgsRun) -> _LbfgsRun:
-        inner, values = _over_lanes(
-            lambda t, s: lbfgs.advance(objective.value_and_grad, variables, t, s, steps, memory)
-        )(targets, state.lbfgs)
-        rows = jnp.arange(targets.shape[0])[:, None]
-        columns = state.step[:, None] + jnp.arange(steps)
-        history = state.history.at[rows, columns].set(values, mode="drop")
-        return _LbfgsRun(inner, state.step + steps, history)
+    def call(replicated, targets, state):
+        variables, left = replicated
+        evaluate = objective.value_and_grad
+        return _over_lanes(
+            lambda t, s: lbfgs.advance(evaluate, variables, t, s, left, steps, memory)
+        )(targets, state)
 
-    return lanes.spread(call, devices)(variables, targets, state)
+    return lanes.spread(call, devices)((variables, left), targets, state)

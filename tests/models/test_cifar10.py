@@ -93,11 +93,11 @@ def test_augmentation_flips_and_shifts():
 
 
 def test_downsampling_averages_areas():
-    images = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)).astype(np.float32)
+    images = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)), jnp.float32)
     half = images.reshape(2, 16, 2, 16, 2, 3).mean((2, 4))
-    np.testing.assert_allclose(cifar10.downsample(jnp.asarray(images), 16), half, atol=1e-6)
+    np.testing.assert_allclose(cifar10.downsample(images, 16), half, atol=1e-6)
     # 3 x 3 pixels of 24 cover 4 x 4 of 32.
-    three = cifar10.downsample(jnp.asarray(images), 24).reshape(2, 8, 3, 8, 3, 3).mean((2, 4))
+    three = cifar10.downsample(images, 24).reshape(2, 8, 3, 8, 3, 3).mean((2, 4))
     np.testing.assert_allclose(three, images.reshape(2, 8, 4, 8, 4, 3).mean((2, 4)), atol=1e-6)
     np.testing.assert_allclose(cifar10.downsample(jnp.ones((1, 32, 32, 3)), 24), 1, atol=1e-6)
     assert cifar10.downsample(images, 32) is images

@@ -31,6 +31,7 @@ def apply():
 
 def flops(function, *arguments) -> float:
     analysis = jax.jit(function).lower(*arguments).compile().cost_analysis()
+    assert analysis is not None
     return analysis["flops"]
 
 

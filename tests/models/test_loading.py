@@ -21,7 +21,7 @@ def rewrite(folder, change):
     path = folder / "weights.npz"
     arrays = weights_io.load_arrays(path)
     change(arrays)
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def test_a_folder_and_its_file_load_alike(folder, small_variables):

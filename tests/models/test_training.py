@@ -137,11 +137,11 @@ def test_kernels_decay_and_the_rate_rises_and_falls():
     def updates(params):
         def step(state, _):
             update, state = optimizer.update(zeros, state, params)
-            return state, update["layer"]
+            return state, update
 
         return jax.lax.scan(step, optimizer.init(params), None, length=steps)[1]
 
-    layer = updates(ones)  # without gradient, only the weight decay moves anything
+    layer = updates(ones)["layer"]  # without gradient, only the weight decay moves anything
     np.testing.assert_array_equal(layer["bias"], 0)
     kernel = -np.asarray(layer["kernel"])[:, 0] / recipe.WEIGHT_DECAY
     # The momentum of a constant gradient tends to 10 times that gradient.

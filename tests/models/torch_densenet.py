@@ -1,5 +1,8 @@
 """A DenseNet-BC in plain PyTorch, with the state-dict names that `models.porting` reads."""
 
+# PyTorch is optional: without it this file is not imported.
+# pyright: reportMissingImports=false
+
 import torch
 from torch import nn
 from torch.nn import functional
