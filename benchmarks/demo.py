@@ -19,7 +19,7 @@ from benchmarks import experiment, figures, report
 from benchmarks.start import start
 from models import densenet
 
-CONFIG = ifv.FVConfig(adam_steps=300, lbfgs_steps=200, batch_size=12)
+CONFIG = ifv.FVConfig(adam_steps=1000, lbfgs_steps=300, batch_size=12)
 
 
 def settings(name: str, seed: int) -> list[experiment.Setting]:

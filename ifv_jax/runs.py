@@ -51,7 +51,7 @@ class Run:
         holds another job is refused rather than mixed up with.
     """
 
-    def __init__(self, folder: str | Path | None, job: PyTree = ()):
+    def __init__(self, folder: str | Path | None, job: PyTree = None):
         self.folder = None if folder is None else Path(folder).absolute()
         self._job = job
         if self.folder is None:
@@ -68,9 +68,14 @@ class Run:
                 "Choose another folder, or delete this one to start again.",
             )
 
-    def part(self, name: str, job: PyTree = ()) -> "Run":
-        """A run of its own in a sub-folder, for a stage made of stages."""
-        return Run(None if self.folder is None else self.folder / name, job)
+    def part(self, name: str, job: PyTree = None) -> "Run":
+        """A run of its own in a sub-folder, for a stage made of stages.
+
+        With a `job` the folder's name carries its fingerprint: another job has another folder.
+        """
+        if self.folder is None:
+            return Run(None)
+        return Run(self.folder / (name if job is None else f"{name}_{fingerprint(job)}"), job)
 
     def compute(self, name: str, kind: Callable[..., T], function: Callable[[], T]) -> T:
         """function() once; afterwards, in this or a later process, what it returned.

@@ -88,6 +88,14 @@ def test_another_job_is_refused(tmp_path):
         ifv.Run(tmp_path, (2, np.arange(3)))
 
 
+def test_parts_of_different_jobs_live_side_by_side(tmp_path):
+    run = ifv.Run(tmp_path)
+    for value in (1.0, 2.0):
+        part = run.part("stage", np.asarray(value))
+        assert part.compute("x", Result, lambda value=value: make(value)).a[0] == value
+    assert ifv.Run(None).part("stage", 1).folder is None
+
+
 def test_fingerprint_sees_values_and_types():
     marks = {
         runs.fingerprint(np.arange(3)), runs.fingerprint(np.arange(3.0)),

@@ -1,0 +1,93 @@
+"""The experiment and its report on a tiny network; the form of summary.json."""
+
+import json
+from dataclasses import fields
+from functools import partial
+
+import numpy as np
+import pytest
+
+import ifv_jax as ifv
+from benchmarks import densenet, experiment, figures, report
+from models.network import Network
+from tests import networks
+
+DESIGN_KEYS = {
+    "name", "network", "layer", "features", "space_dim", "aggregation", "parametrization",
+    "cosine_power", "estimator", "source", "samples", "seed", "adam_steps", "lbfgs_steps",
+    "status_counts", "angle_deg", "angle_valid_deg", "live_floor_deg", "ssim", "coefficients",
+    "seconds",
+}  # fmt: skip
+
+
+def apply(variables, images, *, upto):
+    assert upto == "last"
+    return networks.plain_apply(variables, images)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    network = Network(apply, networks.plain_variables(), (16, 16, 3), ("last",), {})
+    return experiment.Setting(
+        name="tiny, all", network_name="tiny", network=network, layer="last", features=None,
+        samples=4, canonical=1, reoptimized=2, reoptimization_steps=5,
+        config=ifv.FVConfig(adam_steps=20, lbfgs_steps=5, steps_per_call=10, batch_size=4),
+    )  # fmt: skip
+
+
+def test_an_experiment_from_start_to_summary(setting, tmp_path):
+    response, objective = experiment.make(setting)
+    run = ifv.Run(tmp_path / "run")
+    measured = experiment.measure(setting, response, objective, run)
+    again = experiment.measure(setting, response, objective, ifv.Run(tmp_path / "run"))
+    np.testing.assert_array_equal(measured.v, again.v)
+    choice = experiment.search_space(setting, measured)
+    assert choice.space.basis.shape[0] == networks.FEATURES
+    predictions = experiment.predict(setting, measured, None)
+    ssim, seconds = experiment.verify(setting, objective, measured, predictions, run)
+    case = experiment.to_case(setting, measured, predictions, None, ssim, seconds, extra=1)
+    path = report.write_summary(tmp_path, [case])
+    written = json.loads(path.read_text())
+    assert set(written) == {"cases", "environment"}
+    (row,) = written["cases"]
+    assert set(row) >= DESIGN_KEYS and row["samples"] == 4 and row["status_counts"] == {"ok": 4}
+    assert set(row["angle_deg"]) == {"predicted", "response", "random"}
+    assert set(row["ssim"]) == {"predicted", "target", "response", "random"}
+    assert len(row["coefficients"]) == networks.FEATURES
+    assert written["environment"]["packages"]["jax"]
+    assert "tiny" in report.table([case])
+    angles = experiment.angles(setting, measured, predictions, None)
+    experiment.picture(tmp_path, setting, measured, predictions, None, angles)
+    figures.angle_plot(tmp_path / "angles.png", {"tiny": angles})
+    assert {p.name for p in tmp_path.glob("*.png")} == {"tiny_all.png", "angles.png"}
+
+
+def test_a_failed_sample_counts_as_90_degrees(setting):
+    response, objective = experiment.make(setting)
+    measured = experiment.measure(setting, response, objective, ifv.Run(None))
+    status = np.asarray(measured.fv_status).copy()
+    status[0] = ifv.Status.SILENT
+    measured = measured._replace(fv_status=status)
+    predictions = experiment.predict(setting, measured, None)
+    assert experiment.angles(setting, measured, predictions, None)["predicted"][0] == 90
+    case = experiment.to_case(setting, measured, predictions, None, {})
+    assert case.status_counts == {"ok": 3, "silent": 1}
+    assert case.angle_deg["predicted"]["count"] == 4
+    assert case.angle_valid_deg["predicted"]["count"] == 3
+
+
+def test_the_form_is_the_designs():
+    assert {field.name for field in fields(report.Case)} >= DESIGN_KEYS
+    assert report.spread([]) == {"median": None, "p90": None, "count": 0}
+    assert report.spread([1.0, float("nan"), 3.0]) == {"median": 2.0, "p90": 2.8, "count": 2}
+
+
+def test_angles_of_a_complement():
+    ones = np.ones((10, 1)) / np.sqrt(10)
+    angles = partial(densenet.complement_angles, never_seen=4)
+    space = ifv.critical_space_from_complement(ones)
+    assert densenet.complement_angles(space, None)["largest_angle_to_reference_deg"] < 1e-3
+    both = np.linalg.qr(np.stack([ones[:, 0], np.eye(10)[4]], 1))[0]
+    assert angles(ifv.critical_space_from_complement(both))["largest_angle_to_reference_deg"] < 1e-3
+    wrong = ifv.critical_space_from_complement(np.eye(10)[:, :1])
+    assert densenet.complement_angles(wrong, None)["largest_angle_to_reference_deg"] > 60
