@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -177,8 +177,8 @@ class _Climb(NamedTuple):
     """An optimizer on its way: what is checkpointed."""
 
     state: PyTree  # AdamState or LbfgsState, lanes first
-    step: jax.Array  # () int32
-    history: jax.Array  # (lanes, steps) significance; what is not reached repeats the last
+    step: Any  # () int32, on the host
+    history: Any  # (lanes, steps) on the host; significance, what is not reached repeats the last
 
 
 def _climb(
