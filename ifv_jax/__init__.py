@@ -1,17 +1,15 @@
 """Feature Visualization and its closed-form inversion, Grad-IFV, in JAX."""
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
-from ifv_jax.critical_space import (
+from ifv_jax.choosing import (
     Candidate,
     Choice,
     ChoiceStatus,
-    Spectra,
-    approximate_kernel,
     candidate_spaces,
     choose_space,
     enumerate_spaces,
-    spectra,
 )
+from ifv_jax.critical_space import Spectra, approximate_kernel, spectra
 from ifv_jax.errors import InputError
 from ifv_jax.inversion import Predictions, invert, linearize_all, solve
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from ifv_jax import checks, lanes, lbfgs
+from ifv_jax import adam, checks, lanes, lbfgs
 from ifv_jax.errors import InputError
 from ifv_jax.objective import Objective
 from ifv_jax.runs import Run
@@ -149,11 +148,11 @@ def _visualize_group(
 ) -> Realizations:
     begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
     adam_call = partial(_adam_call, objective, config.learning_rate, config.steps_per_call, devices)
-    adam = _climb(
-        run, "adam", adam_call, _adam_start(config.learning_rate, begin.v), config.adam_steps,
+    rough = _climb(
+        run, "adam", adam_call, adam.start(config.learning_rate, begin.v), config.adam_steps,
         config.steps_per_call, variables, targets, bar, lambda state: np.any(state.finite),
     )  # fmt: skip
-    v = adam.state.v
+    v = rough.state.v
     look = _look(objective, devices, variables, targets, v)
     lbfgs_call = partial(
         _lbfgs_call, objective, config.steps_per_call, config.lbfgs_memory, devices
@@ -166,8 +165,8 @@ def _visualize_group(
         v = fine.state.v
         look = _look(objective, devices, variables, targets, v)
     status = jnp.where(begin.silent, Status.SILENT, Status.OK)
-    status = jnp.where(look.finite & adam.state.finite, status, Status.NON_FINITE)
-    history = jnp.concatenate([adam.history, fine.history], axis=1)
+    status = jnp.where(look.finite & rough.state.finite, status, Status.NON_FINITE)
+    history = jnp.concatenate([rough.history, fine.history], axis=1)
     return Realizations(
         v, look.response, look.significance, status.astype(jnp.int8), begin.restarts, history
     )
@@ -176,7 +175,7 @@ def _visualize_group(
 class _Climb(NamedTuple):
     """An optimizer on its way: what is checkpointed."""
 
-    state: PyTree  # AdamState or LbfgsState, lanes first
+    state: Any  # AdamState or LbfgsState, lanes first
     step: Any  # () int32, on the host
     history: Any  # (lanes, steps) on the host; significance, what is not reached repeats the last
 
@@ -260,60 +259,18 @@ def _look(objective: Objective, devices, variables, targets, v) -> _Look:
     return lanes.spread(call, devices)(variables, targets, v)
 
 
-# --- Adam ----------------------------------------------------------------------------------------
-
-
-class AdamState(NamedTuple):
-    """All lanes, lane axis first."""
-
-    v: PyTree
-    optimizer: PyTree  # optax's state, one for each lane
-    finite: jax.Array  # (lanes,) bool; a lane that is not stays where it was
-
-
-def _adam_start(learning_rate: float, v) -> AdamState:
-    count = jax.tree.leaves(v)[0].shape[0]
-    return AdamState(v, jax.vmap(optax.adam(learning_rate).init)(v), jnp.ones(count, bool))
+# --- what is compiled ----------------------------------------------------------------------------
 
 
 @partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "devices"))
 def _adam_call(objective, learning_rate, steps, devices, variables, targets, left, state):
-    """min(steps, left) steps of all lanes: (state, significance before each (lanes, steps))."""
-    optimizer = optax.adam(learning_rate)
-
     def call(replicated, targets, state):
         variables, left = replicated
-
-        def one(index, carry):
-            state, values = carry
-            s, gradient = objective.value_and_grad(variables, state.v, targets)
-            gradient = jax.tree.map(jnp.negative, gradient)
-            updates, inner = jax.vmap(optimizer.update)(gradient, state.optimizer)
-            finite = jnp.isfinite(s) & jnp.isfinite(lanes.flatten(gradient)).all(axis=1)
-            v, inner = lanes.where(
-                finite, (optax.apply_updates(state.v, updates), inner), (state.v, state.optimizer)
-            )
-            return AdamState(v, inner, state.finite & finite), values.at[:, index].set(s)
-
-        values = jnp.zeros((targets.shape[0], steps))
-        return jax.lax.fori_loop(0, jnp.minimum(steps, left), one, (state, values))
+        return adam.advance(
+            objective.value_and_grad, variables, targets, state, left, steps, learning_rate
+        )
 
     return lanes.spread(call, devices)((variables, left), targets, state)
-
-
-# --- L-BFGS --------------------------------------------------------------------------------------
-
-
-def _over_lanes(function):
-    """vmap on accelerators; one lane after the other on the CPU.
-
-    Under vmap every `cond` of the line search evaluates all its branches, and all lanes wait for
-    the slowest: three evaluations or more a step. A CPU gains nothing from wide batches, so there
-    each lane runs alone and pays for what it does.
-    """
-    if jax.default_backend() == "cpu":
-        return lambda *args: jax.lax.map(lambda each: function(*each), args)
-    return jax.vmap(function)
 
 
 @partial(jax.jit, static_argnames=("memory",))
@@ -323,12 +280,10 @@ def _lbfgs_start(memory: int, v, look: _Look) -> lbfgs.LbfgsState:
 
 @partial(jax.jit, static_argnames=("objective", "steps", "memory", "devices"))
 def _lbfgs_call(objective, steps, memory, devices, variables, targets, left, state):
-    """Up to min(steps, left) steps a lane: (state, significance after each (lanes, steps))."""
-
     def call(replicated, targets, state):
         variables, left = replicated
         evaluate = objective.value_and_grad
-        return _over_lanes(
+        return lanes.each(
             lambda t, s: lbfgs.advance(evaluate, variables, t, s, left, steps, memory)
         )(targets, state)
 

@@ -6,15 +6,14 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifv_jax.critical_space import (
+from ifv_jax.choosing import (
     Candidate,
     ChoiceStatus,
-    approximate_kernel,
     candidate_spaces,
     choose_space,
     enumerate_spaces,
-    spectra,
 )
+from ifv_jax.critical_space import approximate_kernel, spectra
 from ifv_jax.errors import InputError
 from ifv_jax.subspaces import (
     critical_space_from_complement,
