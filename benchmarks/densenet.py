@@ -26,18 +26,19 @@ NEVER_SEEN = 4  # DN4's class
 CHANNELS = 342  # of DN's dense block 3
 
 
-def settings(dn: str, dn4: str | None, seed: int) -> list[experiment.Setting]:
+def settings(
+    dn: str, dn4: str | None, seed: int, config: ifv.FVConfig, samples: int | None
+) -> list[experiment.Setting]:
     """All cases, in the order in which they are run."""
     network = densenet.load(dn)
-    config = ifv.FVConfig(adam_steps=800, lbfgs_steps=300, batch_size=32)
     logits = experiment.Setting(
         name="DNcl",
         network_name="dn",
         network=network,
         layer="logits",
         features=None,
-        samples=64,
-        canonical=10,
+        samples=samples or 64,
+        canonical=10 if samples is None else samples // 6,
         config=config,
         aggregation_name="identity",
         aggregation=ifv.identity,
@@ -49,7 +50,7 @@ def settings(dn: str, dn4: str | None, seed: int) -> list[experiment.Setting]:
         network=network,
         layer="dense3",
         features=tuple(range(12)),
-        samples=32,
+        samples=samples or 32,
         canonical=0,
         config=config,
         seed=seed,
@@ -139,12 +140,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-verify", action="store_true", help="leave the re-optimization out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/densenet"))
     parser.add_argument("--work", type=Path, default=Path("results/densenet"), help="checkpoints")
+    parser.add_argument("--samples", type=int, help="fewer targets a case, for a first look")
+    parser.add_argument("--adam-steps", type=int, default=800)
+    parser.add_argument("--lbfgs-steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     start()
     options.out.mkdir(parents=True, exist_ok=True)
     cases, angles = [], {}
-    for setting in settings(options.dn, options.dn4, options.seed):
+    config = ifv.FVConfig(
+        adam_steps=options.adam_steps, lbfgs_steps=options.lbfgs_steps, batch_size=32
+    )
+    for setting in settings(options.dn, options.dn4, options.seed, config, options.samples):
         if options.only and setting.name not in options.only:
             continue
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
