@@ -107,7 +107,9 @@ def card(recipe: Recipe, state: State, per_epoch: int, score: float, images: int
         ],
         "image_size": recipe.sizes(),
         "recipe": recipe._asdict(),
-        "command": shlex.join(["python", "-m", "models.training.densenet", *sys.argv[1:]]),
+        "command": shlex.join(
+            ["python", "-m", "models.training.densenet", *_portable(sys.argv[1:])]
+        ),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "hardware": _hardware(),
@@ -138,3 +140,8 @@ def _commit() -> str | None:
     except OSError:  # no git here
         return None
     return result.stdout.strip() or None
+
+
+def _portable(arguments: list[str]) -> list[str]:
+    """The arguments without this machine's folders: absolute paths become their last part."""
+    return [Path(a).name if a.startswith("/") else a for a in arguments]
