@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ifv_jax.errors import InputError
 from ifv_jax.types import Device, PyTree
@@ -29,7 +29,7 @@ def spread(function: Callable, devices: Devices) -> Callable:
     """
     if len(devices) == 1:
         return function
-    mesh = jax.make_mesh((len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = _mesh(devices)
     replicated, split = PartitionSpec(), PartitionSpec("lanes")
 
     def run(variables, *lanes):
@@ -40,6 +40,21 @@ def spread(function: Callable, devices: Devices) -> Callable:
         return mapped(variables, *lanes)
 
     return run
+
+
+def place(tree: PyTree, devices: Devices) -> PyTree:
+    """Every leaf, lane axis first, laid out as `spread` wants it.
+
+    A program is compiled anew for every layout of its arguments: what comes from the host, or from
+    a checkpoint, must look like what an earlier call returned.
+    """
+    if len(devices) == 1:
+        return jax.device_put(tree, devices[0])
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec("lanes")))
+
+
+def _mesh(devices: Devices) -> jax.sharding.Mesh:
+    return jax.make_mesh((len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def take(tree: PyTree, indices) -> PyTree:

@@ -146,11 +146,12 @@ def _check_start(objective: Objective, start: PyTree, count: int) -> None:
 def _visualize_group(
     objective, variables, targets, keys, config, start, run, devices, bar
 ) -> Realizations:
+    targets = lanes.place(targets, devices)
     begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
     adam_call = partial(_adam_call, objective, config.learning_rate, config.steps_per_call, devices)
     rough = _climb(
         run, "adam", adam_call, adam.start(config.learning_rate, begin.v), config.adam_steps,
-        config.steps_per_call, variables, targets, bar, lambda state: np.any(state.finite),
+        config.steps_per_call, variables, targets, devices, bar, lambda state: np.any(state.finite),
     )  # fmt: skip
     v = rough.state.v
     look = _look(objective, devices, variables, targets, v)
@@ -159,7 +160,7 @@ def _visualize_group(
     )
     fine = _climb(
         run, "lbfgs", lbfgs_call, _lbfgs_start(config.lbfgs_memory, v, look), config.lbfgs_steps,
-        config.steps_per_call, variables, targets, bar, lambda state: np.any(state.active),
+        config.steps_per_call, variables, targets, devices, bar, lambda state: np.any(state.active),
     )  # fmt: skip
     if config.lbfgs_steps:
         v = fine.state.v
@@ -181,7 +182,7 @@ class _Climb(NamedTuple):
 
 
 def _climb(
-    run, name, call, state, steps, steps_per_call, variables, targets, bar, wanted
+    run, name, call, state, steps, steps_per_call, variables, targets, devices, bar, wanted
 ) -> _Climb:
     """`steps` steps by `call`, some at a time, for as long as `wanted(state)` lanes are left.
 
@@ -190,7 +191,8 @@ def _climb(
 
     def step(climb: _Climb) -> _Climb:
         done = int(climb.step)
-        state, values = call(variables, targets, jnp.asarray(steps - done), climb.state)
+        state = lanes.place(climb.state, devices)
+        state, values = call(variables, targets, jnp.asarray(steps - done), state)
         history = np.array(climb.history)
         history[:, done:] = np.asarray(values)[:, : steps - done][:, -1:]
         history[:, done : done + steps_per_call] = np.asarray(values)[:, : steps - done]
@@ -218,13 +220,13 @@ def _starts(objective, variables, targets, keys, start, restarts, devices) -> _S
     A silent target has zero significance and zero gradient: no optimizer would move. Each restart
     draws a new point, three times as far out as the last (up to a standard deviation of 2).
     """
-    v = _fresh(objective, keys, 0) if start is None else start
+    v = lanes.place(_fresh(objective, keys, 0) if start is None else start, devices)
     tried = jnp.zeros(len(keys), jnp.int32)
     silent = _look(objective, devices, variables, targets, v).silent
     for attempt in range(1, restarts + 1):
         if not np.any(np.asarray(silent)):
             break
-        v = lanes.where(silent, _fresh(objective, keys, attempt), v)
+        v = lanes.place(lanes.where(silent, _fresh(objective, keys, attempt), v), devices)
         tried = tried + silent
         silent = silent & _look(objective, devices, variables, targets, v).silent
     return _Starts(v, silent, tried)
