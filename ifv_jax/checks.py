@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax.errors import InputError
+from ifv_jax.status import Status
+from ifv_jax.types import PyTree
 
 
 def is_concrete(*arrays) -> bool:
@@ -43,6 +45,24 @@ def check_images(images, shape: tuple[int, int, int]) -> jax.Array:
                 "Preprocessing such as mean and std belongs into the network's apply function.",
             )
     return images
+
+
+def check_batch(v: PyTree) -> int:
+    """The number of samples in a pytree of parameters, leading axis batch; at least one."""
+    leaves = jax.tree.leaves(v)
+    if not leaves or leaves[0].shape[0] == 0:
+        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
+    return leaves[0].shape[0]
+
+
+def check_some_finite(status, where: str) -> None:
+    """Raises if every single sample is non-finite: then it is the network, not the samples."""
+    if np.all(np.asarray(status) == Status.NON_FINITE):
+        raise InputError(
+            "a network that is finite for at least one sample",
+            f"NaN or infinity in {where} of all of them",
+            "Check the weights and the preprocessing; feed it one image by hand.",
+        )
 
 
 def check_targets(targets, features: int | None = None) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ifv_jax import lanes
+from ifv_jax.checks import check_batch, check_some_finite
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Linearization, jacobian, linearize
 from ifv_jax.objective import Response
@@ -76,12 +77,7 @@ def invert(
         devices=devices,
     )
     predictions = solve(data, cosine_power=k, space=space, left_vectors=left_vectors)
-    if np.all(np.asarray(predictions.status) == Status.NON_FINITE):
-        raise InputError(
-            "a network that is finite for at least one sample",
-            "NaN or infinity in the response or Jacobian of all of them",
-            "Check the weights and the preprocessing; feed it one image by hand.",
-        )
+    check_some_finite(predictions.status, "the response or the Jacobian")
     return predictions
 
 
@@ -96,10 +92,8 @@ def linearize_all(
     devices: Sequence[Device] | None = None,
 ) -> Linearization:
     """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time."""
-    leaves = jax.tree.leaves(v)
-    if not leaves or leaves[0].shape[0] == 0:
-        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
-    pieces = lanes.groups(leaves[0].shape[0], batch_size, lanes.resolve_devices(devices))
+    count = check_batch(v)
+    pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
     parts = []
     for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
         part = linearize(

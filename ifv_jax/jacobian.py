@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax import lanes
+from ifv_jax.checks import check_batch
 from ifv_jax.errors import InputError
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
@@ -52,20 +53,17 @@ def jacobian(
     Memory: the result, the residuals of one forward pass, and one chunk of rows.
     Rows of non-finite samples are non-finite; the other samples are unharmed.
     """
-    leaves = jax.tree.leaves(v)
-    if not leaves or leaves[0].shape[0] == 0:
-        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
+    count = check_batch(v)
     chunk = default_chunk() if chunk is None else chunk
     if int(chunk) != chunk or chunk < 1:
         raise InputError("a positive integer chunk", repr(chunk), "Leave it out for the default.")
     used = lanes.resolve_devices(devices)
-    count = leaves[0].shape[0]
     ((padded, _),) = lanes.groups(count, count, used)
     n = response.feature_count(variables)
     chunk = min(chunk, n)
 
     r, pull = _linearize(response, used, variables, lanes.take(v, padded))
-    size = sum(leaf[0].size for leaf in leaves)
+    size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
     matrix = jnp.zeros((len(padded), n, size), r.dtype)
     for first in range(0, n, chunk):
         # The last chunk overlaps its neighbour rather than being a new shape.

@@ -121,12 +121,7 @@ def visualize(
             bar.refresh()
             parts.append(lanes.take(part, slice(0, real)))
     found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
-    if np.all(np.asarray(found.status) == Status.NON_FINITE):
-        raise InputError(
-            "a network that is finite for at least one sample",
-            "NaN or infinity for all of them",
-            "Check the weights and the preprocessing; feed it one image by hand.",
-        )
+    checks.check_some_finite(found.status, "the significance or its gradient")
     return found
 
 
