@@ -30,7 +30,7 @@ import numpy as np
 import optax
 
 from models import weights_io
-from models.densenet import DenseNet, make_apply
+from models.densenet import DenseNet, load, make_apply
 from models.training import checkpoints, cifar10, evaluate, reports
 from models.training.reports import Recipe, State
 
@@ -97,7 +97,10 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
 
     net = DenseNet(recipe.depth, recipe.growth_rate)
     optimizer = make_optimizer(recipe, recipe.epochs * per_epoch)
-    variables = jax.jit(net.init)(key_init, jnp.zeros((1, 16, 16, 3)))
+    if recipe.start_from is None:
+        start_card, variables = None, jax.jit(net.init)(key_init, jnp.zeros((1, 16, 16, 3)))
+    else:
+        start_card, variables = _start(recipe)
     constants = variables["constants"]
     zeros = jnp.zeros(recipe.epochs)
     state = State(
@@ -135,11 +138,24 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
     test = cifar10.Split(test.images[: recipe.limit], test.labels[: recipe.limit])
     score = evaluate.accuracy(make_apply(net.depth, net.growth_rate, 10), variables, test)
     weights = out / "weights.npz"
-    weights_io.save(
-        weights, variables, reports.card(recipe, state, per_epoch, score, len(test.labels))
-    )
+    card = reports.card(recipe, state, per_epoch, score, len(test.labels), start_card)
+    weights_io.save(weights, variables, card)
     print(f"test accuracy {score:.4f} on {len(test.labels)} images; wrote {weights}", flush=True)
     return weights
+
+
+def _start(recipe: Recipe):
+    """Card and variables of the weights to go on from."""
+    start = load(str(recipe.start_from))
+    depth, growth_rate = (start.card["architecture"][name] for name in ("depth", "growth_rate"))
+    if (depth, growth_rate) != (recipe.depth, recipe.growth_rate):
+        raise ValueError(
+            f"expected weights of depth {recipe.depth} and growth rate {recipe.growth_rate} to "
+            f"start from, got {recipe.start_from} with {depth} and {growth_rate}; "
+            f"add --depth {depth} --growth-rate {growth_rate}"
+        )
+    # Copies, because each step overwrites the memory of its state.
+    return dict(start.card), jax.tree.map(jnp.array, start.variables)
 
 
 def _check_same_recipe(path: Path, recipe: Recipe) -> None:
@@ -172,6 +188,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--peak-rate", type=float, default=0.2, help="largest learning rate")
     parser.add_argument("--without-class", type=int, help="leave this class out")
+    parser.add_argument("--start-from", help="go on from these weights, as for densenet.load")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="use only so many images, to try things out")
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
@@ -195,6 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
         without_class=options.without_class,
         seed=options.seed,
         limit=options.limit,
+        start_from=options.start_from,
     )
     train(recipe, options.data, options.out, options.save_every)
 

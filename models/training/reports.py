@@ -30,6 +30,7 @@ class Recipe(NamedTuple):
     without_class: int | None
     seed: int
     limit: int | None  # number of training images, None: all
+    start_from: str | None = None  # weights to go on from, as for densenet.load; None: random
 
     def sizes(self) -> list[int]:
         """Image size of each epoch."""
@@ -85,8 +86,14 @@ class Progress:
         self.steps, self.last = step, now
 
 
-def card(recipe: Recipe, state: State, per_epoch: int, score: float, images: int) -> dict[str, Any]:
-    """What to know about the weights: data, recipe, commit, score. `score` is the test accuracy."""
+def card(
+    recipe: Recipe, state: State, per_epoch: int, score: float, images: int, start_card: Any = None
+) -> dict[str, Any]:
+    """What to know about the weights: data, recipe, commit, score. `score` is the test accuracy.
+
+    `start_card` is that of the weights the training went on from, so that the whole history of
+    the weights is in their card.
+    """
     without = "" if recipe.without_class is None else f" without class {recipe.without_class}"
     return {
         "architecture": {
@@ -106,7 +113,10 @@ def card(recipe: Recipe, state: State, per_epoch: int, score: float, images: int
             round(float(x) / (per_epoch * recipe.batch_size), 5) for x in state.correct
         ],
         "image_size": recipe.sizes(),
-        "recipe": recipe._asdict(),
+        "recipe": {
+            name: _portable([value])[0] if isinstance(value, str) else value
+            for name, value in recipe._asdict().items()
+        },
         "command": shlex.join(
             ["python", "-m", "models.training.densenet", *_portable(sys.argv[1:])]
         ),
@@ -114,6 +124,7 @@ def card(recipe: Recipe, state: State, per_epoch: int, score: float, images: int
         "date": datetime.date.today().isoformat(),
         "hardware": _hardware(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "started_from": start_card,
     }
 
 
