@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
             space = choice.space
             print(f"critical space: {space.basis.shape[1]} of {space.basis.shape[0]} dimensions")
         predictions = experiment.predict(setting, measured, space)
-        ssim, seconds = experiment.verify(setting, objective, measured, predictions, run)
-        cases.append(experiment.to_case(setting, measured, predictions, space, ssim, seconds))
+        verified = experiment.verify(setting, objective, measured, predictions, run)
+        cases.append(experiment.to_case(setting, measured, predictions, space, verified))
         all_angles[setting.name] = experiment.angles(setting, measured, predictions, space)
         experiment.picture(
             options.out, setting, measured, predictions, space, all_angles[setting.name]

@@ -112,16 +112,13 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
                 float(np.mean(np.asarray(ifv.fraction_outside(space, measured.targets)))), 4
             ),
         }
-        cases.append(
-            experiment.to_case(
-                setting, measured, plain, None, {}, note="whole feature space, no critical space"
-            )
-        )
+        note = "whole feature space, no critical space"
+        cases.append(experiment.to_case(setting, measured, plain, None, note=note))
     predictions = experiment.predict(setting, measured, space)
-    ssim, seconds = (
-        experiment.verify(setting, objective, measured, predictions, run) if verify else ({}, 0.0)
+    verified = (
+        experiment.verify(setting, objective, measured, predictions, run) if verify else None
     )
-    cases.append(experiment.to_case(setting, measured, predictions, space, ssim, seconds, **notes))
+    cases.append(experiment.to_case(setting, measured, predictions, space, verified, **notes))
     return (
         cases,
         experiment.angles(setting, measured, predictions, space),

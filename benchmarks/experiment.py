@@ -54,8 +54,15 @@ class Measured(NamedTuple):
     fv_status: Array
     significance: Array
     gram: Array
-    seconds_visualize: Array
+    seconds_visualize: Array  # NaN if a part of it was done by a process that was killed
     seconds_invert: Array
+
+
+class Verified(NamedTuple):
+    """Similarities after re-optimization, (samples,) for each direction, with the seconds taken."""
+
+    ssim: dict[str, Array]
+    seconds: Array  # NaN as above
 
 
 def make(setting: Setting) -> tuple[ifv.Response, ifv.Objective]:
@@ -80,7 +87,7 @@ def measure(
     )
 
     def compute() -> Measured:
-        began = time.monotonic()
+        began = _start_clock(run)
         found = ifv.visualize(
             objective, variables, targets, setting.keys["start"],
             config=setting.config, run=run, progress=True,
@@ -125,11 +132,9 @@ def verify(
     measured: Measured,
     predictions: ifv.Predictions,
     run: ifv.Run,
-) -> tuple[dict[str, np.ndarray], float]:
+) -> Verified:
     """SSIM of the first samples after re-optimizing for prediction, target, response, random."""
     count = min(setting.reoptimized, len(measured.targets))
-    if not count:
-        return {}, 0.0
     first = slice(0, count)
     directions = {
         "predicted": jnp.asarray(predictions.objective[first]),
@@ -137,16 +142,23 @@ def verify(
         "response": _unit(jnp.asarray(measured.response[first])),
         "random": _random(setting, measured)[first],
     }
-    began = time.monotonic()
-    found = ifv.reoptimize(
-        objective, setting.network.variables,
-        jnp.concatenate([jnp.asarray(measured.v[first])] * len(directions)),
-        jnp.concatenate(list(directions.values())),
-        steps=setting.reoptimization_steps, run=run, progress=True,
-        batch_size=setting.config.batch_size,
-    )  # fmt: skip
-    parts = np.split(np.asarray(found.ssim), len(directions))
-    return dict(zip(directions, parts, strict=True)), time.monotonic() - began
+    run = run.part("verify", (directions, measured.v[first], setting.reoptimization_steps))
+
+    def compute() -> Verified:
+        began = _start_clock(run)
+        found = ifv.reoptimize(
+            objective, setting.network.variables,
+            jnp.concatenate([jnp.asarray(measured.v[first])] * len(directions)),
+            jnp.concatenate(list(directions.values())),
+            steps=setting.reoptimization_steps, run=run, progress=True,
+            batch_size=setting.config.batch_size,
+        )  # fmt: skip
+        parts = np.split(np.asarray(found.ssim), len(directions))
+        return Verified(
+            dict(zip(directions, parts, strict=True)), np.asarray(time.monotonic() - began)
+        )
+
+    return run.compute("verified", Verified, compute)
 
 
 def angles(
@@ -169,8 +181,7 @@ def to_case(
     measured: Measured,
     predictions: ifv.Predictions,
     space: ifv.CriticalSpace | None,
-    ssim: dict[str, np.ndarray],
-    seconds_verify: float = 0.0,
+    verified: Verified | None = None,
     **notes,
 ) -> Case:
     """The numbers of one estimator for the report."""
@@ -203,12 +214,12 @@ def to_case(
         angle_deg={who: spread(each) for who, each in measured_angles.items()},
         angle_valid_deg={who: spread(each[valid]) for who, each in measured_angles.items()},
         live_floor_deg=spread(np.degrees(np.arcsin(np.sqrt(np.clip(silent, 0, 1))))),
-        ssim={who: spread(each) for who, each in ssim.items()},
+        ssim={who: spread(each) for who, each in (verified.ssim if verified else {}).items()},
         coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
         seconds={
-            "visualize": round(float(measured.seconds_visualize), 1),
-            "invert": round(float(measured.seconds_invert), 1),
-            "reoptimize": round(seconds_verify, 1),
+            "visualize": _seconds(measured.seconds_visualize),
+            "invert": _seconds(measured.seconds_invert),
+            "reoptimize": None if verified is None else _seconds(verified.seconds),
         },
         notes={
             "residual": spread(predictions.residual),
@@ -235,6 +246,20 @@ def picture(out: Path, setting, measured, predictions, space, angles, most: int 
     title = f"{setting.network_name}, {setting.name}: images found, and the objectives recovered"
     images = np.asarray(measured.images[:most])
     figures.grid(out / f"{slug.lower()}.png", title, images, bars, angles, labels)
+
+
+def _start_clock(run: ifv.Run) -> float:
+    """Now; NaN if an earlier process began this stage and was killed, and its time is not known."""
+    if run.folder is not None:
+        mark = run.folder / "clock_started"
+        if mark.exists():
+            return float("nan")
+        mark.touch()
+    return time.monotonic()
+
+
+def _seconds(value: Array) -> float | None:
+    return None if np.isnan(value) else round(float(value), 1)
 
 
 def _unit(rows: jax.Array) -> jax.Array:

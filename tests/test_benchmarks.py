@@ -44,8 +44,9 @@ def test_an_experiment_from_start_to_summary(setting, tmp_path):
     choice = experiment.search_space(setting, measured)
     assert choice.space.basis.shape[0] == networks.FEATURES
     predictions = experiment.predict(setting, measured, None)
-    ssim, seconds = experiment.verify(setting, objective, measured, predictions, run)
-    case = experiment.to_case(setting, measured, predictions, None, ssim, seconds, extra=1)
+    verified = experiment.verify(setting, objective, measured, predictions, run)
+    case = experiment.to_case(setting, measured, predictions, None, verified, extra=1)
+    assert all(isinstance(seconds, float) for seconds in case.seconds.values())
     path = report.write_summary(tmp_path, [case])
     written = json.loads(path.read_text())
     assert set(written) == {"cases", "environment"}
@@ -62,6 +63,20 @@ def test_an_experiment_from_start_to_summary(setting, tmp_path):
     assert {p.name for p in tmp_path.glob("*.png")} == {"tiny_all.png", "angles.png"}
 
 
+def test_seconds_of_an_interrupted_stage_are_not_reported(setting, tmp_path, monkeypatch):
+    response, objective = experiment.make(setting)
+    run = ifv.Run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(ifv, "linearize_all", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            experiment.measure(setting, response, objective, run)
+    measured = experiment.measure(setting, response, objective, run)
+    predictions = experiment.predict(setting, measured, None)
+    seconds = experiment.to_case(setting, measured, predictions, None).seconds
+    assert seconds["visualize"] is None and seconds["reoptimize"] is None
+    assert seconds["invert"] > 0
+
+
 def test_a_failed_sample_counts_as_90_degrees(setting):
     response, objective = experiment.make(setting)
     measured = experiment.measure(setting, response, objective, ifv.Run(None))
@@ -70,7 +85,7 @@ def test_a_failed_sample_counts_as_90_degrees(setting):
     measured = measured._replace(fv_status=status)
     predictions = experiment.predict(setting, measured, None)
     assert experiment.angles(setting, measured, predictions, None)["predicted"][0] == 90
-    case = experiment.to_case(setting, measured, predictions, None, {})
+    case = experiment.to_case(setting, measured, predictions, None)
     assert case.status_counts == {"ok": 3, "silent": 1}
     assert case.angle_deg["predicted"]["count"] == 4
     assert case.angle_valid_deg["predicted"]["count"] == 3
