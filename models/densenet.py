@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models import layers, porting, weights_io
+from models import densenet_porting, layers, porting, weights_io
 from models.network import Network, check_images
 
 MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training images, pixels in [0, 1]
@@ -227,14 +227,14 @@ def load(name_or_path: str | Path) -> Network:
 
     `cifar10` and `cifar10_without_4` (depth 40, the latter never saw class 4, deer) ship in
     `models/weights`. A path is the folder of a training, its `weights.npz`, or a PyTorch checkpoint
-    (`.pth.tar`, `.pth`, `.pt`, or its arrays as `.npz`), see `porting`.
+    (`.pth.tar`, `.pth`, `.pt`, or its arrays as `.npz`), see `densenet_porting`.
     """
     path = _find(name_or_path)
     card = weights_io.load_card(path)
     arrays = porting.read_state_dict(path)
     ported = not any(name.startswith("params/") for name in arrays)
     if ported:
-        shape = porting.densenet_shape(arrays, path)
+        shape = densenet_porting.architecture(arrays, path)
         architecture = dict(zip(_SHAPE, shape, strict=True))
         card = {"architecture": architecture, "source": str(path), **card}
     else:
@@ -244,7 +244,7 @@ def load(name_or_path: str | Path) -> Network:
     )
     if ported:
         per_block = layers_per_block(shape[0])
-        variables = porting.densenet_variables(arrays, template, per_block, path)
+        variables = densenet_porting.variables(arrays, template, per_block, path)
     else:
         variables = weights_io.fit(arrays, template, path)
     return Network(make_apply(*shape), variables, INPUT_SHAPE, layer_names(shape[0]), card)

@@ -1,8 +1,7 @@
-"""Weights of other frameworks, renamed and transposed into Flax variables.
+"""Weights of other frameworks: read from their files, renamed and transposed into Flax variables.
 
-DenseNet-BC in PyTorch, with the module names of github deeplearning-wisc/dice (and of the older
-andreasveit/densenet-pytorch): `conv1`, `block1.layer.0.bn1/conv1/bn2/conv2`, `trans1.bn1/conv1`,
-`bn1`, `fc`. Kernels turn from (O, C, 3, 3) to (3, 3, C, O), and (O, C) to (C, O).
+Kernels turn from (O, C, h, w) to (h, w, C, O), matrices from (O, C) to (C, O). Which array is which
+stands in `densenet_porting` and `googlenet_porting`; `caffe` reads Caffe's files.
 """
 
 import importlib
@@ -17,15 +16,18 @@ import numpy as np
 
 from models import weights_io
 
-DICE_MEAN = (0.4914, 0.4822, 0.4465)
-DICE_STD = (0.2023, 0.1994, 0.2010)
-
 _NORM = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
     "running_mean": ("batch_stats", "mean"),
     "running_var": ("batch_stats", "var"),
 }
+
+
+def norm_names(torch_name: str, flax_name: str) -> Iterator[tuple[str, str]]:
+    """(PyTorch's name, Flax name) of the arrays of one batch normalization."""
+    for old, (collection, new) in _NORM.items():
+        yield f"{torch_name}.{old}", f"{collection}/{flax_name}/{new}"
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -72,65 +74,22 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def densenet_names(blocks: int, per_block: int) -> Iterator[tuple[str, str]]:
-    """(PyTorch's name, Flax name) of each array of a DenseNet-BC."""
-
-    def norm(torch_name, flax_name):
-        for old, (collection, new) in _NORM.items():
-            yield f"{torch_name}.{old}", f"{collection}/{flax_name}/{new}"
-
-    yield "conv1.weight", "params/conv1/kernel"
-    for block in range(1, blocks + 1):
-        for i in range(per_block):
-            old, new = f"block{block}.layer.{i}", f"dense{block}_layer{i + 1}"
-            for j in (1, 2):
-                yield from norm(f"{old}.bn{j}", f"{new}/norm{j}")
-                yield f"{old}.conv{j}.weight", f"params/{new}/conv{j}/kernel"
-        if block < blocks:
-            yield from norm(f"trans{block}.bn1", f"trans{block}/norm")
-            yield f"trans{block}.conv1.weight", f"params/trans{block}/conv/kernel"
-    yield from norm("bn1", "head_norm")
-    yield "fc.weight", "params/head/kernel"
-    yield "fc.bias", "params/head/bias"
-
-
-def densenet_shape(state: Mapping[str, np.ndarray], source: str | Path) -> tuple[int, int, int]:
-    """Depth, growth rate and classes of the DenseNet-BC that a state dict belongs to."""
-    first = "block1.layer.0.conv1.weight"
-    for name, axes in (("conv1.weight", 4), (first, 4), ("fc.weight", 2)):
-        if name not in state or state[name].ndim != axes:
-            got = weights_io.describe(state[name]) if name in state else "none"
-            raise ValueError(
-                f"expected the array {name} with {axes} axes, as in a DenseNet-BC, in {source}, "
-                f"got {got}; rename the arrays as models/porting.py lists them"
-            )
-    per_block = 1
-    while first.replace("0", str(per_block)) in state:
-        per_block += 1
-    growth_rate, classes = state["conv1.weight"].shape[0] // 2, state["fc.weight"].shape[0]
-    return 6 * per_block + 4, growth_rate, classes
-
-
-def densenet_variables(
+def port(
     state: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
     template: Any,
-    per_block: int,
     source: str | Path,
-    mean: tuple[float, ...] = DICE_MEAN,
-    std: tuple[float, ...] = DICE_STD,
+    constants: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """PyTorch's arrays as variables of the shapes in `template` (nested, with shapes and dtypes).
+    """Arrays by foreign names as variables of the shapes in `template` (nested).
 
-    `mean` and `std` are those by which the images were normalized in the training.
+    `names` maps each foreign name to its Flax name, `params/conv1/kernel`; `constants` are arrays
+    by Flax names that no file holds.
     """
     wanted = weights_io.flatten(template)
-    names = dict(densenet_names(3, per_block))
-    # Compared by PyTorch's names and shapes, so that an error speaks of the file.
-    weights_io.check(
-        state, {old: _in_torch(new, wanted[new]) for old, new in names.items()}, source
-    )
-    flat = {"constants/mean": np.asarray(mean, np.float32)}
-    flat["constants/std"] = np.asarray(std, np.float32)
+    # Compared by the foreign names and shapes, so that an error speaks of the file.
+    weights_io.check(state, {old: _foreign(new, wanted[new]) for old, new in names.items()}, source)
+    flat = {name: np.asarray(value, np.float32) for name, value in (constants or {}).items()}
     for old, new in names.items():
         array = state[old]
         # (O, C, h, w) -> (h, w, C, O), the 1 x 1 of a pointwise kernel dropped; (O, C) -> (C, O).
@@ -139,8 +98,8 @@ def densenet_variables(
     return weights_io.fit(flat, template, source)
 
 
-def _in_torch(name: str, array: Any) -> jax.ShapeDtypeStruct:
-    """Shape of the Flax array `name` in PyTorch."""
+def _foreign(name: str, array: Any) -> jax.ShapeDtypeStruct:
+    """Shape of the Flax array `name` in PyTorch and in Caffe."""
     shape = array.shape
     if len(shape) == 4:
         shape = (shape[3], shape[2], *shape[:2])

@@ -1,7 +1,8 @@
-"""Variables in one `.npz` file beside a `.json` card that says what they are."""
+"""Variables beside a card that says what they are: one `.npz` and `.json`, or an Orbax folder."""
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,3 +93,55 @@ def fit(arrays: Mapping[str, np.ndarray], template: Any, source: Any) -> dict[st
 def describe(array: Any) -> str:
     """Dtype and shape, for messages."""
     return f"{np.dtype(array.dtype)} {tuple(array.shape)}"
+
+
+# Folders: an Orbax checkpoint and card.json
+
+
+def save_folder(folder: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+    """Write an Orbax checkpoint of the variables and their card into a new folder."""
+    import orbax.checkpoint as ocp  # imported late: it costs a second
+
+    folder = Path(folder).absolute()
+    if folder.exists():
+        raise FileExistsError(
+            f"expected no folder {folder} yet, got one; delete it or choose another"
+        )
+    # Made under another name first, so that the folder is there whole or not at all.
+    temporary = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(temporary / "variables", dict(variables))
+    (temporary / "card.json").write_text(json.dumps(dict(card), indent=1) + "\n")
+    temporary.rename(folder)
+
+
+def load_folder(folder: str | Path, template: Any) -> dict[str, Any]:
+    """The variables in a folder of `save_folder`, of the shapes in `template`."""
+    import orbax.checkpoint as ocp
+
+    folder = Path(folder).absolute()
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), template
+    )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            variables = checkpointer.restore(folder / "variables", wanted)
+    except Exception as error:  # whatever Orbax makes of a missing or damaged file
+        raise ValueError(
+            f"expected an Orbax checkpoint in {folder}, got one that cannot be read "
+            f"({type(error).__name__}: {error}); convert the weights again"
+        ) from error
+    check(flatten(variables), flatten(template), folder)
+    return variables
+
+
+def load_folder_card(folder: str | Path) -> dict[str, Any]:
+    """The card in a folder of `save_folder`."""
+    path = Path(folder) / "card.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected card.json in {folder}, got a folder without it; convert the weights again"
+        )
+    return dict(json.loads(path.read_text()))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from models import densenet, porting
+from models import densenet, densenet_porting
 from models.training import cifar10, evaluate
 
 DEPTH, GROWTH_RATE, CLASSES = 16, 4, 7
@@ -63,7 +63,9 @@ def test_every_layer_is_pytorchs(tmp_path, images):
     torch.save({"epoch": 3, "state_dict": reference.state_dict()}, path)
     net = densenet.load(path)
     assert net.card["architecture"] == {"depth": 16, "growth_rate": 4, "classes": 7}
-    mean, std = (np.asarray(x, np.float32) for x in (porting.DICE_MEAN, porting.DICE_STD))
+    mean, std = (
+        np.asarray(x, np.float32) for x in (densenet_porting.DICE_MEAN, densenet_porting.DICE_STD)
+    )
     normalized = (images - mean) / std
     with torch.no_grad():
         expected = reference(torch.from_numpy(normalized.transpose(0, 3, 1, 2)))

@@ -1,4 +1,4 @@
-"""A DenseNet-BC in plain PyTorch, with the state-dict names that `models.porting` reads."""
+"""A DenseNet-BC in plain PyTorch, with the state-dict names of `models.densenet_porting`."""
 
 # PyTorch is optional: without it this file is not imported.
 # pyright: reportMissingImports=false

@@ -1,0 +1,69 @@
+"""DenseNet-BC of PyTorch: its arrays' names, and its architecture read off their shapes.
+
+The module names are those of github deeplearning-wisc/dice (and of the older
+andreasveit/densenet-pytorch): `conv1`, `block1.layer.0.bn1/conv1/bn2/conv2`, `trans1.bn1/conv1`,
+`bn1`, `fc`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import porting, weights_io
+from models.porting import norm_names
+
+DICE_MEAN = (0.4914, 0.4822, 0.4465)
+DICE_STD = (0.2023, 0.1994, 0.2010)
+
+
+def array_names(blocks: int, per_block: int) -> Iterator[tuple[str, str]]:
+    """(PyTorch's name, Flax name) of each array of a DenseNet-BC."""
+
+    yield "conv1.weight", "params/conv1/kernel"
+    for block in range(1, blocks + 1):
+        for i in range(per_block):
+            old, new = f"block{block}.layer.{i}", f"dense{block}_layer{i + 1}"
+            for j in (1, 2):
+                yield from norm_names(f"{old}.bn{j}", f"{new}/norm{j}")
+                yield f"{old}.conv{j}.weight", f"params/{new}/conv{j}/kernel"
+        if block < blocks:
+            yield from norm_names(f"trans{block}.bn1", f"trans{block}/norm")
+            yield f"trans{block}.conv1.weight", f"params/trans{block}/conv/kernel"
+    yield from norm_names("bn1", "head_norm")
+    yield "fc.weight", "params/head/kernel"
+    yield "fc.bias", "params/head/bias"
+
+
+def architecture(state: Mapping[str, np.ndarray], source: str | Path) -> tuple[int, int, int]:
+    """Depth, growth rate and classes of the DenseNet-BC that a state dict belongs to."""
+    first = "block1.layer.0.conv1.weight"
+    for name, axes in (("conv1.weight", 4), (first, 4), ("fc.weight", 2)):
+        if name not in state or state[name].ndim != axes:
+            got = weights_io.describe(state[name]) if name in state else "none"
+            raise ValueError(
+                f"expected the array {name} with {axes} axes, as in a DenseNet-BC, in {source}, "
+                f"got {got}; rename the arrays as models/densenet_porting.py lists them"
+            )
+    per_block = 1
+    while first.replace("0", str(per_block)) in state:
+        per_block += 1
+    growth_rate, classes = state["conv1.weight"].shape[0] // 2, state["fc.weight"].shape[0]
+    return 6 * per_block + 4, growth_rate, classes
+
+
+def variables(
+    state: Mapping[str, np.ndarray],
+    template: Any,
+    per_block: int,
+    source: str | Path,
+    mean: tuple[float, ...] = DICE_MEAN,
+    std: tuple[float, ...] = DICE_STD,
+) -> dict[str, Any]:
+    """PyTorch's arrays as variables of the shapes in `template` (nested, with shapes and dtypes).
+
+    `mean` and `std` are those by which the images were normalized in the training.
+    """
+    constants = {"constants/mean": mean, "constants/std": std}
+    return porting.port(state, dict(array_names(3, per_block)), template, source, constants)

@@ -1,0 +1,92 @@
+"""GoogLeNet's weights: which array is which in Caffe's files and in torchvision's.
+
+Caffe: `conv1/7x7_s2/weight`, `inception_3a/3x3_reduce/weight`, `loss3/classifier/weight`.
+torchvision: `conv1.conv.weight`, `inception3a.branch2.0.bn.running_mean`, `fc.weight`. The
+auxiliary heads that both files may hold are left out.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from models import caffe, porting, weights_io
+from models.porting import norm_names
+
+NAME = "GoogLeNet"
+MODULES = tuple(
+    f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+)
+AUXILIARY = ("loss1/", "loss2/", "aux1.", "aux2.")
+_STEM = {
+    "conv1": ("conv1/7x7_s2", "conv1"),
+    "conv2_reduce": ("conv2/3x3_reduce", "conv2"),
+    "conv2": ("conv2/3x3", "conv3"),
+}
+_BRANCHES = {  # those of torchvision; Caffe's have our names
+    "1x1": "branch1",
+    "3x3_reduce": "branch2.0",
+    "3x3": "branch2.1",
+    "5x5_reduce": "branch3.0",
+    "5x5": "branch3.1",
+    "pool_proj": "branch4.1",
+}
+
+
+def read(
+    variant: str, path: Path, template: Callable[[int], Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(variables, card) of the file or converted folder `path`; see `googlenet.load`.
+
+    `template(classes)` are the variables' shapes.
+    """
+    if path.is_dir():
+        card = weights_io.load_folder_card(path)
+        found = card.get("architecture", {})
+        if found.get("name") != NAME or found.get("variant") != variant:
+            raise ValueError(
+                f"expected the weights of a {NAME} {variant} in {path}, got "
+                f"{found.get('name', 'none')} {found.get('variant', '')}; "
+                f"make the folder by: python -m models.convert {variant} FILE {path}"
+            )
+        return weights_io.load_folder(path, template(int(found["classes"]))), card
+    if path.suffix in (".caffemodel", ".onnx"):
+        state = caffe.read(path)
+    else:
+        state = porting.read_state_dict(path)
+    state = {name: a for name, a in state.items() if not name.startswith(AUXILIARY)}
+    names = dict(caffe_names() if variant == "bvlc" else torchvision_names())
+    head = next(old for old, new in names.items() if new == "params/head/kernel")
+    classes = len(state[head]) if head in state else 1000
+    card = {
+        "architecture": {"name": NAME, "variant": variant, "classes": classes},
+        "source": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    return porting.port(state, names, template(classes), path), card
+
+
+def caffe_names() -> Iterator[tuple[str, str]]:
+    """(Caffe's name, Flax name) of each array."""
+    layers = {flax: caffe_name for flax, (caffe_name, _) in _STEM.items()}
+    for module in MODULES:
+        for branch in _BRANCHES:
+            layers[f"{module}/{branch}"] = f"inception_{module[-2:]}/{branch}"
+    for flax, old in layers.items():
+        yield f"{old}/weight", f"params/{flax}/conv/kernel"
+        yield f"{old}/bias", f"params/{flax}/conv/bias"
+    yield "loss3/classifier/weight", "params/head/kernel"
+    yield "loss3/classifier/bias", "params/head/bias"
+
+
+def torchvision_names() -> Iterator[tuple[str, str]]:
+    """(torchvision's name, Flax name) of each array."""
+    layers = {flax: torch_name for flax, (_, torch_name) in _STEM.items()}
+    for module in MODULES:
+        for branch, old in _BRANCHES.items():
+            layers[f"{module}/{branch}"] = f"{module}.{old}"
+    for flax, old in layers.items():
+        yield f"{old}.conv.weight", f"params/{flax}/conv/kernel"
+        yield from norm_names(f"{old}.bn", f"{flax}/norm")
+    yield "fc.weight", "params/head/kernel"
+    yield "fc.bias", "params/head/bias"
