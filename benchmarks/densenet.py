@@ -115,9 +115,7 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
         note = "whole feature space, no critical space"
         cases.append(experiment.to_case(setting, measured, plain, None, note=note))
     predictions = experiment.predict(setting, measured, space)
-    verified = (
-        experiment.verify(setting, objective, measured, predictions, run) if verify else None
-    )
+    verified = experiment.verify(setting, objective, measured, predictions, run) if verify else None
     cases.append(experiment.to_case(setting, measured, predictions, space, verified, **notes))
     return (
         cases,

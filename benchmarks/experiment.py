@@ -33,6 +33,8 @@ class Setting:
     cosine_power: float = 2.0
     aggregation_name: str = "max_mean"
     aggregation: Callable = ifv.max_mean
+    parametrization_name: str = "sigmoid_pixels"
+    parametrization: ifv.Parametrization | None = None  # sigmoid pixels of the network's shape
     reoptimized: int = 16  # samples, the first ones
     reoptimization_steps: int = 500
     seed: int = 0
@@ -69,7 +71,7 @@ def make(setting: Setting) -> tuple[ifv.Response, ifv.Objective]:
     """The response and the objective of a setting; make them once, they carry what is compiled."""
     response = ifv.make_response(
         partial(setting.network.apply, upto=setting.layer),
-        ifv.sigmoid_pixels(setting.network.input_shape),
+        setting.parametrization or ifv.sigmoid_pixels(setting.network.input_shape),
         setting.aggregation,
         features=setting.features,
     )
@@ -202,7 +204,7 @@ def to_case(
         features=n,
         space_dim=n if space is None else space.basis.shape[1],
         aggregation=setting.aggregation_name,
-        parametrization="sigmoid_pixels",
+        parametrization=setting.parametrization_name,
         cosine_power=setting.cosine_power,
         estimator="closed_form",
         source="image",

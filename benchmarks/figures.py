@@ -50,6 +50,23 @@ def grid(path: Path, title: str, images, bars: dict[str, np.ndarray], angles, la
     plt.close(figure)
 
 
+def gallery(path: Path, title: str, images, captions, columns: int) -> None:
+    """Images (count, H, W, 3), each with its caption above."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, squeeze=False, figsize=(2.2 * columns, 2.6 * rows + 0.4),
+        layout="constrained",
+    )  # fmt: skip
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for axis, image, caption in zip(axes.ravel(), images, captions, strict=False):
+        axis.imshow(np.clip(image, 0, 1), interpolation="nearest")
+        axis.set_title(caption, fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def angle_plot(path: Path, cases: dict[str, dict[str, np.ndarray]]) -> None:
     """Angular distance to the target, sample by sample, for each case; logarithmic."""
     names = ("predicted", "response", "random")

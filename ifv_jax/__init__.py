@@ -11,6 +11,7 @@ from ifv_jax.choosing import (
 )
 from ifv_jax.critical_space import Spectra, approximate_kernel, spectra
 from ifv_jax.errors import InputError
+from ifv_jax.geometry_image import geometry_image
 from ifv_jax.inversion import Predictions, invert, linearize_all, solve
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
 from ifv_jax.objective import Objective, Response, make_objective, make_response

@@ -36,13 +36,15 @@ def advance(
 ):
     """min(steps, left) steps of all lanes: (state, significance before each (lanes, steps)).
 
-    `evaluate`: (variables, v, targets) -> (significance (lanes,), its gradient like v).
+    `evaluate`: (variables, v, targets, steps each lane has taken (lanes,)) -> (significance
+    (lanes,), its gradient like v).
     """
     optimizer = optax.adam(learning_rate)
 
     def one(index, carry):
         state, values = carry
-        s, gradient = evaluate(variables, state.v, targets)
+        taken = optax.tree_utils.tree_get(state.optimizer, "count")
+        s, gradient = evaluate(variables, state.v, targets, taken)
         gradient = jax.tree.map(jnp.negative, gradient)  # optax descends, FV climbs
         updates, inner = jax.vmap(optimizer.update)(gradient, state.optimizer)
         finite = jnp.isfinite(s) & jnp.isfinite(lanes.flatten(gradient)).all(axis=1)

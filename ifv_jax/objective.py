@@ -1,5 +1,6 @@
 """f = A . N . phi and S_k on top: from parameters to the response, and to the objective of FV."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -25,9 +26,12 @@ class Response:
     aggregation: AggregateFn
     features: tuple[int, ...] | None = None
 
-    def __call__(self, variables: PyTree, v: PyTree) -> jax.Array:
-        """r = f(v): (batch, ...) -> (batch, n)."""
-        return self.of_images(variables, self.parametrization.apply(v))
+    def __call__(
+        self, variables: PyTree, v: PyTree, view: Callable[[jax.Array], jax.Array] | None = None
+    ) -> jax.Array:
+        """r = f(v): (batch, ...) -> (batch, n); `view` changes the images before they are seen."""
+        images = self.parametrization.apply(v)
+        return self.of_images(variables, images if view is None else view(images))
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
@@ -69,20 +73,20 @@ class Objective:
         r = self.response(variables, v)
         return significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
 
-    def look(self, variables: PyTree, v: PyTree, t: jax.Array):
+    def look(self, variables: PyTree, v: PyTree, t: jax.Array, view=None):
         """(r (batch, n), S (batch,), dS/dv like v); one pass, since samples are independent."""
 
         def total(v):
-            r = self.response(variables, v)
+            r = self.response(variables, v, view)
             s = significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
             return s.sum(), (r, s)
 
         (_, (r, s)), gradient = jax.value_and_grad(total, has_aux=True)(v)
         return r, s, gradient
 
-    def value_and_grad(self, variables: PyTree, v: PyTree, t: jax.Array):
+    def value_and_grad(self, variables: PyTree, v: PyTree, t: jax.Array, view=None):
         """(S (batch,), dS/dv like v)."""
-        _, s, gradient = self.look(variables, v, t)
+        _, s, gradient = self.look(variables, v, t, view)
         return s, gradient
 
 

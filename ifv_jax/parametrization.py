@@ -26,6 +26,10 @@ _COLOUR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 
 COLOUR_CORRELATION = _COLOUR_ROOT / np.linalg.norm(_COLOUR_ROOT, axis=0).max()
 
 
+def _as_they_are(images: jax.Array) -> jax.Array:
+    return images
+
+
 @dataclass(frozen=True)
 class Parametrization:
     """phi and its companions.
@@ -35,12 +39,14 @@ class Parametrization:
       apply: v -> images (batch, H, W, C).
       shape: (H, W, C) of one image.
       invert: images -> v with apply(v) = images up to clipping; None where no inverse exists.
+      in_unit_range: images -> the same with all channels in [0, 1], for comparing and showing.
     """
 
     init: Callable[[jax.Array, int], jax.Array]
     apply: Callable[[jax.Array], jax.Array]
     shape: tuple[int, int, int]
     invert: Callable[[jax.Array], jax.Array] | None = None
+    in_unit_range: Callable[[jax.Array], jax.Array] = _as_they_are
 
 
 def _check_shape(shape: tuple[int, int, int], decorrelate: bool) -> None:

@@ -66,7 +66,11 @@ def reoptimize(
         objective, variables, jnp.where(failed[:, None], axis, directions), jax.random.key(0),
         config=config, start=v, run=run, progress=progress, devices=devices,
     )  # fmt: skip
-    images = objective.response.parametrization.apply
+    parametrization = objective.response.parametrization
+
+    def images(v):
+        return parametrization.in_unit_range(parametrization.apply(v))
+
     similarity = [
         ssim(images(lanes.take(v, part)), images(lanes.take(found.v, part)))
         for part in _slices(len(failed), batch_size)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ifv_jax import adam, checks, lanes, lbfgs
 from ifv_jax.errors import InputError
+from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
 from ifv_jax.runs import Run
 from ifv_jax.status import Status
@@ -29,6 +30,8 @@ class FVConfig:
       batch_size: targets optimized at once; the last group is padded to it.
       steps_per_call: steps between two looks of the host (progress, checkpoint, Ctrl-C).
       lbfgs_memory: pairs that L-BFGS remembers.
+      jitter: pixels by which images are shifted at random, at most, before each Adam step. L-BFGS
+        sees them where they are, so leave its steps out if the jitter is to shape the result.
     """
 
     adam_steps: int = 800
@@ -38,10 +41,11 @@ class FVConfig:
     batch_size: int = 32
     steps_per_call: int = 25
     lbfgs_memory: int = 10
+    jitter: int = 0
 
     def __post_init__(self):
         for name, least in (
-            *((n, 0) for n in ("adam_steps", "lbfgs_steps", "restarts")),
+            *((n, 0) for n in ("adam_steps", "lbfgs_steps", "restarts", "jitter")),
             *((n, 1) for n in ("batch_size", "steps_per_call", "lbfgs_memory")),
         ):
             value = getattr(self, name)
@@ -143,7 +147,10 @@ def _visualize_group(
 ) -> Realizations:
     targets = lanes.place(targets, devices)
     begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
-    adam_call = partial(_adam_call, objective, config.learning_rate, config.steps_per_call, devices)
+    adam_call = partial(
+        _adam_call, objective, config.learning_rate, config.steps_per_call, config.jitter, devices,
+        lanes.place(jax.random.key_data(keys), devices) if config.jitter else None,
+    )  # fmt: skip
     rough = _climb(
         run, "adam", adam_call, adam.start(config.learning_rate, begin.v), config.adam_steps,
         config.steps_per_call, variables, targets, devices, bar, lambda state: np.any(state.finite),
@@ -259,15 +266,22 @@ def _look(objective: Objective, devices, variables, targets, v) -> _Look:
 # --- what is compiled ----------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "devices"))
-def _adam_call(objective, learning_rate, steps, devices, variables, targets, left, state):
-    def call(replicated, targets, state):
+@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "jitter", "devices"))
+def _adam_call(
+    objective, learning_rate, steps, jitter, devices, key_data, variables, targets, left, state
+):
+    def call(replicated, targets, state, key_data):
         variables, left = replicated
-        return adam.advance(
-            objective.value_and_grad, variables, targets, state, left, steps, learning_rate
-        )
 
-    return lanes.spread(call, devices)((variables, left), targets, state)
+        def evaluate(variables, v, targets, taken):
+            view = None
+            if jitter:
+                view = shifted(jitter, jax.random.wrap_key_data(key_data), taken)
+            return objective.value_and_grad(variables, v, targets, view)
+
+        return adam.advance(evaluate, variables, targets, state, left, steps, learning_rate)
+
+    return lanes.spread(call, devices)((variables, left), targets, state, key_data)
 
 
 @partial(jax.jit, static_argnames=("memory",))

@@ -1,6 +1,7 @@
 """What a training is, what it says while it runs, and the card it leaves beside its weights."""
 
 import datetime
+import json
 import math
 import os
 import platform
@@ -86,6 +87,21 @@ class Progress:
         self.steps, self.last = step, now
 
 
+class Pace:
+    """Prints how far a training of equal steps is, how fast, and how long it will take."""
+
+    def __init__(self, steps: int, first: int):
+        self.steps, self.last, self.began = steps, first, time.monotonic()
+
+    def __call__(self, step: int, what: str) -> None:
+        """To be called now and then; `what` is printed beside it."""
+        now = time.monotonic()
+        seconds = (now - self.began) / (step - self.last)
+        left = datetime.timedelta(seconds=round(seconds * (self.steps - step)))
+        print(f"step {step}/{self.steps} {what} {seconds:.2f} s a step, {left} left", flush=True)
+        self.last, self.began = step, now
+
+
 def card(
     recipe: Recipe, state: State, per_epoch: int, score: float, images: int, start_card: Any = None
 ) -> dict[str, Any]:
@@ -117,15 +133,36 @@ def card(
             name: _portable([value])[0] if isinstance(value, str) else value
             for name, value in recipe._asdict().items()
         },
-        "command": shlex.join(
-            ["python", "-m", "models.training.densenet", *_portable(sys.argv[1:])]
-        ),
+        **provenance("models.training.densenet"),
+        "started_from": start_card,
+    }
+
+
+def provenance(module: str) -> dict[str, Any]:
+    """Command, commit, date, hardware and versions of the script that runs."""
+    return {
+        "command": shlex.join(["python", "-m", module, *_portable(sys.argv[1:])]),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "hardware": _hardware(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "started_from": start_card,
     }
+
+
+def check_same_recipe(path: Path, recipe: Any) -> None:
+    """Raise unless the training that keeps its recipe (a NamedTuple) at `path` has this one."""
+    if not path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(recipe._asdict()))
+        os.replace(temporary, path)
+        return
+    old = json.loads(path.read_text())
+    for name, value in recipe._asdict().items():
+        if old.get(name) != value:
+            raise ValueError(
+                f"expected {name} = {old.get(name)}, with which the training in {path.parent} "
+                f"began, got {value}; continue with the old value or choose another --out"
+            )
 
 
 def _hardware() -> str:

@@ -106,6 +106,18 @@ def test_result_learned_and_loads(place):
     assert net.card["command"].endswith("--save-every 8")
 
 
+def test_a_training_goes_on_from_finished_weights(place, tmp_path):
+    arguments = ["--data", str(place / "data"), "--out", str(tmp_path / "out"), *OPTIONS]
+    arguments += ["--epochs", "1", "--small-epochs", "0", "--start-from", str(place / "whole")]
+    recipe.main(arguments)
+    first, then = densenet.load(place / "whole").card, densenet.load(tmp_path / "out").card
+    # It begins where the other ended, with a small rate.
+    assert then["train_loss"][0] < first["train_loss"][0]
+    assert then["started_from"] == first and then["recipe"]["start_from"] == "whole"
+    with pytest.raises(ValueError, match="add --depth 10"):
+        recipe.main([*arguments, "--out", str(tmp_path / "other"), "--depth", "16"])
+
+
 def test_resumed_with_other_options(place):
     arguments = ["--data", str(place / "data"), "--out", str(place / "whole"), *OPTIONS]
     with pytest.raises(ValueError, match=r"expected seed = 0, with which .*, got 1; continue with"):

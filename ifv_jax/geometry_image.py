@@ -1,0 +1,97 @@
+"""The parametrization of geometry images: normals by angles, depth and mask (Sec. 4, SRNet)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ifv_jax.checks import is_concrete
+from ifv_jax.errors import InputError
+from ifv_jax.parametrization import CLIP, START_SCALE, Parametrization
+
+CHANNELS = 5  # mask, normal x, y, z, depth
+
+
+def geometry_image(size: tuple[int, int], *, mask: str = "fixed") -> Parametrization:
+    """Images (batch, H, W, 5): mask in [0, 1], unit normal with z >= 0, depth in [0, 1].
+
+    The normal is (sin psi cos theta, sin psi sin theta, cos psi): theta unbounded, so that no
+    gradient is cut at an interval's end, psi in [0, pi/2] by a sigmoid and an affine map; depth by
+    a sigmoid. v: (batch, H, W, 3), the raw theta, psi and depth, and with a continuous mask a
+    fourth, the raw mask.
+
+    Args:
+      size: height and width. mask: "fixed" (one everywhere) or "continuous" (by a sigmoid).
+    """
+    if mask not in ("fixed", "continuous"):
+        raise InputError('mask "fixed" or "continuous"', repr(mask), "See geometry_image.")
+    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
+        raise InputError("a size (height, width) of positive integers", repr(size), "E.g. (32, 32)")
+    fixed = mask == "fixed"
+    shape = (*size, 3 if fixed else 4)
+    return Parametrization(
+        init=lambda key, batch: START_SCALE * jax.random.normal(key, (batch, *shape)),
+        apply=_apply,
+        shape=(*size, CHANNELS),
+        invert=partial(_invert, size=size, fixed=fixed),
+        in_unit_range=_visible_part if fixed else _in_unit_range,
+    )
+
+
+def _apply(v: jax.Array) -> jax.Array:
+    theta, psi = v[..., 0], jnp.pi / 2 * jax.nn.sigmoid(v[..., 1])
+    mask = jax.nn.sigmoid(v[..., 3]) if v.shape[-1] == 4 else jnp.ones_like(theta)
+    normal = (jnp.sin(psi) * jnp.cos(theta), jnp.sin(psi) * jnp.sin(theta), jnp.cos(psi))
+    return jnp.stack([mask, *normal, jax.nn.sigmoid(v[..., 2])], axis=-1)
+
+
+def _invert(images: jax.Array, *, size: tuple[int, int], fixed: bool) -> jax.Array:
+    images = _check(images, size, fixed)
+    mask, x, y, z, depth = (images[..., i] for i in range(CHANNELS))
+    psi = jnp.arctan2(jnp.hypot(x, y), z)
+    parts = [jnp.arctan2(y, x), _logit(psi / (jnp.pi / 2)), _logit(depth)]
+    return jnp.stack(parts if fixed else [*parts, _logit(mask)], axis=-1)
+
+
+def _logit(value: jax.Array) -> jax.Array:
+    value = jnp.clip(value, CLIP, 1 - CLIP)
+    return jnp.log(value) - jnp.log1p(-value)
+
+
+def _check(images: jax.Array, size: tuple[int, int], fixed: bool) -> jax.Array:
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (*size, CHANNELS) or images.shape[0] == 0:
+        raise InputError(
+            f"geometry images (batch, {size[0]}, {size[1]}, {CHANNELS}), at least one",
+            f"shape {images.shape}",
+            "Channels are mask, normal x, y, z, depth.",
+        )
+    if not is_concrete(images):
+        return images
+    rules: dict[str, Callable[[], jax.Array]] = {
+        "finite numbers": lambda: jnp.isfinite(images),
+        "mask and depth in [0, 1]": lambda: (images[..., ::4] >= 0) & (images[..., ::4] <= 1),
+        "unit normals": lambda: abs(jnp.linalg.norm(images[..., 1:4], axis=-1) - 1) < 1e-3,
+        "normals with z >= 0": lambda: images[..., 3] >= 0,
+    }
+    if fixed:
+        rules["a mask of one everywhere"] = lambda: images[..., 0] == 1
+    for what, holds in rules.items():
+        if not bool(holds().all()):
+            raise InputError(
+                f"geometry images of {what}",
+                "some that are not",
+                "Normals are in view space, z towards the viewer; a mask that is not one "
+                'everywhere wants mask="continuous".',
+            )
+    return images
+
+
+def _in_unit_range(images: jax.Array) -> jax.Array:
+    return jnp.concatenate([images[..., :1], (images[..., 1:4] + 1) / 2, images[..., 4:]], axis=-1)
+
+
+def _visible_part(images: jax.Array) -> jax.Array:
+    """Without the mask, which is the same for all and would only flatter their similarity."""
+    return _in_unit_range(images)[..., 1:]

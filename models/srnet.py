@@ -1,0 +1,162 @@
+"""SRNet: the generator of isosurface super-resolution, tapped at any layer.
+
+Weiss, Chu, Thuerey, Westermann 2019, "Volumetric Isosurface Rendering with Deep Learning-Based
+Super-Resolution", after Sajjadi et al. 2018. A geometry image (mask, normal, depth) of low
+resolution becomes one of four times the size, with ambient occlusion. The previous high-resolution
+output, warped to the new view, may be given beside it; a first frame has none (zeros).
+
+Images are (B, h, w, 5) float: mask in [0, 1], normal (unit, in view space, z towards the viewer),
+depth in [0, 1]. Outputs are (B, 4 h, 4 w, 6): mask in about [-1, 1], normal, depth, ambient
+occlusion, as the network made them; `finish` puts them into their ranges.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models import layers, weights_io
+from models.network import Network, check_images
+
+SCALE = 4
+BLOCKS = 10
+WIDTH = 64
+INPUTS = 5  # mask, normal, depth
+OUTPUTS = 6  # and ambient occlusion
+INPUT_SHAPE = (32, 32, INPUTS)
+WEIGHTS = Path(__file__).parent / "weights"
+
+_kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+def layer_names() -> tuple[str, ...]:
+    """All layers that can be tapped, in order; `block8` is the output of the 8th residual block."""
+    blocks = [f"block{i + 1}" for i in range(BLOCKS)]
+    return ("conv1", *blocks, "upsample1", "upsample2", "conv2", "output")
+
+
+def upsample(x: jax.Array, factor: int) -> jax.Array:
+    """Bilinear, half-pixel centres, of (C, H, W, N)."""
+    channels, height, width, batch = x.shape
+    return jax.image.resize(x, (channels, factor * height, factor * width, batch), "bilinear")
+
+
+def space_to_depth(x: jax.Array) -> jax.Array:
+    """(C, 4 h, 4 w, N) -> (16 C, h, w, N)."""
+    channels, height, width, batch = x.shape
+    x = x.reshape(channels, height // SCALE, SCALE, width // SCALE, SCALE, batch)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // SCALE, width // SCALE, batch)
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution with bias, zero padding 1; kernel (3, 3, inputs, features)."""
+
+    features: int
+    inputs: int = WIDTH
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(C, H, W, B) -> (features, H, W, B); last channels that are zero may be left out."""
+        kernel = self.param("kernel", _kernel_init, (3, 3, self.inputs, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return layers.conv3x3(x, kernel[:, :, : x.shape[0]]) + bias[:, None, None, None]
+
+
+class SRNet(nn.Module):
+    """`apply(variables, images, previous, upto=LAYER)`; variables: params."""
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, previous: jax.Array | None = None, *, upto: str = "output"
+    ) -> jax.Array:
+        """Images (B, h, w, 5), previous (B, 4 h, 4 w, 6) -> the layer's activations (B, ., ., c).
+
+        Nothing behind the layer is computed.
+        """
+        if upto not in layer_names():
+            raise ValueError(f"expected one of the layers {', '.join(layer_names())}, got {upto!r}")
+        low = layers.to_channels_first(images)
+        low = jnp.concatenate([2 * low[:1] - 1, low[1:]])  # the mask from -1 to 1
+        x = low
+        if previous is not None:
+            x = jnp.concatenate([low, space_to_depth(layers.to_channels_first(previous))])
+        inputs = INPUTS + OUTPUTS * SCALE**2
+        x = nn.relu(Conv3x3(WIDTH, inputs, name="conv1")(x))
+        if upto == "conv1":
+            return _channels_last(x)
+        for i in range(BLOCKS):
+            y = nn.relu(Conv3x3(WIDTH, name=f"block{i + 1}_conv1")(x))
+            x = x + Conv3x3(WIDTH, name=f"block{i + 1}_conv2")(y)
+            if upto == f"block{i + 1}":
+                return _channels_last(x)
+        for i in (1, 2):
+            x = nn.relu(Conv3x3(WIDTH, name=f"upsample{i}")(upsample(x, 2)))
+            if upto == f"upsample{i}":
+                return _channels_last(x)
+        x = nn.relu(Conv3x3(WIDTH, name="conv2")(x))
+        if upto == "conv2":
+            return _channels_last(x)
+        x = Conv3x3(OUTPUTS, name="output")(x)
+        return _channels_last(x.at[:INPUTS].add(upsample(low, SCALE)))
+
+
+def _channels_last(x: jax.Array) -> jax.Array:
+    return x.transpose(3, 1, 2, 0)
+
+
+def finish(output: jax.Array) -> jax.Array:
+    """Outputs (B, H, W, 6) in their ranges: mask [-1, 1], unit normal, depth and occlusion [0, 1].
+
+    This is what is fed back as the previous frame, and what is shown.
+    """
+    mask, normal, rest = output[..., :1], output[..., 1:4], output[..., 4:]
+    length = jnp.sqrt(jnp.maximum((normal**2).sum(-1, keepdims=True), 1e-12))
+    return jnp.concatenate([jnp.clip(mask, -1, 1), normal / length, jnp.clip(rest, 0, 1)], axis=-1)
+
+
+@functools.cache  # one function for each size, so that `jit` traces it once
+def make_apply(size: int):
+    """Pure function `apply(variables, images, previous=None, *, upto="output")`."""
+    net = SRNet()
+
+    def apply(
+        variables: Any,
+        images: jax.Array,
+        previous: jax.Array | None = None,
+        *,
+        upto: str = "output",
+    ) -> jax.Array:
+        """Images (B, size, size, 5), see the module -> activations (B, h, w, c)."""
+        check_images(images, (size, size, INPUTS))
+        result = net.apply(variables, jnp.asarray(images), previous, upto=upto)
+        assert isinstance(result, jax.Array)  # a pair only if variables were made mutable
+        return result
+
+    return apply
+
+
+def load(name_or_path: str | Path = "srnet", *, size: int = INPUT_SHAPE[0]) -> Network:
+    """The SRNet with its weights, for geometry images of `size` x `size` pixels.
+
+    `srnet` ships in `models/weights`; a path is the folder of a training or its `weights.npz`.
+    """
+    path = WEIGHTS / "srnet.npz" if str(name_or_path) == "srnet" else Path(name_or_path)
+    if path.is_dir():
+        path = path / "weights.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected SRNet's weights at {path}, got no such file; train them: "
+            "python -m models.training.srnet --volumes FOLDER --out runs/srnet"
+        )
+    variables = weights_io.fit(weights_io.load_arrays(path), template(), path)
+    card = weights_io.load_card(path)
+    return Network(make_apply(size), variables, (size, size, INPUTS), layer_names(), card)
+
+
+def template() -> Any:
+    """The variables' shapes and dtypes, nested."""
+    images = jax.ShapeDtypeStruct((1, 8, 8, INPUTS), jnp.float32)
+    return jax.eval_shape(SRNet().init, jax.random.key(0), images)

@@ -1,0 +1,276 @@
+"""Train the SRNet on isosurfaces of volumes, resumable after kill -9 with a bit-identical result.
+
+    python -m models.training.srnet --volumes FOLDER --out runs/srnet
+    python -m models.training.srnet --out runs/srnet                    analytic volumes alone
+
+Views are rendered once and kept in OUT/views. Loss, after Weiss et al. 2019: L1, 1 on the mask, and
+inside the surface 1 on ambient occlusion, 10 on normals, 10 on depth. Half of each batch is fed its
+own first output as the previous frame, and a squared difference holds the two frames together: the
+camera stands still (a named deviation; theirs moves, and the frame is warped). Adam, one-cycle
+learning rate. Volumes named in `srnet_data.TEST_VOLUMES` are never trained on; the card gives
+the scores on them, beside those of bilinear upsampling.
+"""
+
+import argparse
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from models import srnet, weights_io
+from models.training import checkpoints, isosurface, reports, srnet_data, volumes
+from models.training.srnet_data import Pairs
+
+WEIGHTS = {"mask": 1.0, "occlusion": 1.0, "normal": 10.0, "depth": 10.0, "temporal": 1.0}
+
+
+class Recipe(NamedTuple):
+    """Everything that decides the result; a resumed training must have the same."""
+
+    steps: int
+    batch_size: int
+    crop: int  # pixels in low resolution
+    views: int  # of each volume
+    size: int  # pixels of a view in high resolution
+    peak_rate: float
+    seed: int
+
+
+class State(NamedTuple):
+    """What a checkpoint holds."""
+
+    params: Any
+    optimizer: Any
+    losses: jax.Array  # (steps,) float32
+
+
+def frame_loss(output: jax.Array, high: jax.Array) -> jax.Array:
+    """The weighted L1 distance of an output (B, H, W, 6) to the truth, as rendered."""
+    inside = high[..., :1]
+    area = jnp.maximum(inside.sum(), 1)
+    difference = jnp.abs(output - high)
+    mask = jnp.abs(output[..., :1] - (2 * inside - 1)).mean()
+    normal = (difference[..., 1:4] * inside).sum() / (3 * area)
+    depth, occlusion = ((difference[..., i : i + 1] * inside).sum() / area for i in (4, 5))
+    return (
+        WEIGHTS["mask"] * mask
+        + WEIGHTS["normal"] * normal
+        + WEIGHTS["depth"] * depth
+        + WEIGHTS["occlusion"] * occlusion
+    )
+
+
+def loss(params: Any, low: jax.Array, high: jax.Array) -> jax.Array:
+    """Of first frames, and of second ones of half the batch."""
+    apply = functools.partial(srnet.SRNet().apply, {"params": params})
+    first = apply(low)
+    half = len(low) // 2
+    previous = jax.lax.stop_gradient(srnet.finish(first[:half]))
+    second = apply(low[:half], previous)
+    temporal = jnp.square(second - previous).mean()
+    return (
+        frame_loss(first, high)
+        + 0.5 * frame_loss(second, high[:half])
+        + WEIGHTS["temporal"] * temporal
+    )
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """Adam under a one-cycle schedule."""
+    return optax.adam(optax.cosine_onecycle_schedule(recipe.steps, recipe.peak_rate, 0.1))
+
+
+def make_step(optimizer: optax.GradientTransformation):
+    """`step(state, low, high, index) -> state`."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, low, high, index) -> State:
+        value, grads = jax.value_and_grad(loss)(state.params, low, high)
+        updates, inner = optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, inner, state.losses.at[index].set(value))
+
+    return step
+
+
+# Scores
+
+
+def scores(output: np.ndarray, high: np.ndarray) -> dict[str, float]:
+    """PSNR in dB of normals and depth inside the surface, and 1 - IoU of the mask.
+
+    `output` (B, H, W, >= 5) is finished first; peaks are 2 for normals and 1 for depth.
+    """
+    output = np.asarray(srnet.finish(jnp.asarray(output)))
+    inside = high[..., 0] > 0.5
+    found = output[..., 0] > 0
+
+    def psnr(channels: slice, peak: float) -> float:
+        error = np.mean((output[..., channels] - high[..., channels])[inside] ** 2)
+        return float(10 * np.log10(peak**2 / error))
+
+    return {
+        "normal_psnr_db": psnr(slice(1, 4), 2),
+        "depth_psnr_db": psnr(slice(4, 5), 1),
+        "mask_error": float(1 - (inside & found).sum() / (inside | found).sum()),
+    }
+
+
+def bilinear(low: np.ndarray) -> np.ndarray:
+    """What the network is to beat: (B, h, w, 5) -> (B, 4 h, 4 w, 6), no ambient occlusion."""
+    count, height, width, channels = low.shape
+    shape = (count, srnet.SCALE * height, srnet.SCALE * width, channels)
+    high = np.array(jax.image.resize(jnp.asarray(low), shape, "bilinear"))
+    high[..., 0] = 2 * high[..., 0] - 1
+    return np.concatenate([high, np.ones_like(high[..., :1])], -1)
+
+
+def upscale(params: Any, low: np.ndarray) -> np.ndarray:
+    """The network's output, one view at a time."""
+    apply = jax.jit(lambda low: srnet.SRNet().apply({"params": params}, low))
+    return np.concatenate([np.asarray(apply(low[i : i + 1])) for i in range(len(low))])
+
+
+# Training
+
+
+def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Path:
+    """Run or continue a training; returns the path of its weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    reports.check_same_recipe(out / "recipe.json", recipe)
+    found = [] if folder is None else volumes.read_folder(folder)
+    train_volumes, test_volumes = srnet_data.split(found)
+    key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
+    pairs = srnet_data.concatenate(_rendered(train_volumes, recipe, key_train, out))
+    places = srnet_data.crops(pairs, recipe.crop)
+    print(
+        f"{len(pairs.low)} views of {len(train_volumes)} volumes, {len(places)} crops", flush=True
+    )
+
+    optimizer = make_optimizer(recipe)
+    params = srnet.SRNet().init(key_init, jnp.zeros((1, 8, 8, srnet.INPUTS)))["params"]
+    state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
+    with checkpoints.manager(out / "checkpoints", save_every) as manager:
+        first, state = checkpoints.restore(manager, state)
+        if first:
+            print(f"resumed after step {first}", flush=True)
+        step = make_step(optimizer)
+        progress = reports.Pace(recipe.steps, first)
+        for i in range(first, recipe.steps):
+            rng = np.random.default_rng([recipe.seed, i])
+            chosen = places[rng.integers(len(places), size=recipe.batch_size)]
+            low, high = srnet_data.batch(pairs, chosen, recipe.crop)
+            state = step(state, low, high, i)
+            checkpoints.save(manager, i + 1, state)
+            if (i + 1) % 50 == 0 or i + 1 == recipe.steps:
+                progress(i + 1, f"loss {float(state.losses[max(0, i - 49) : i + 1].mean()):.4f}")
+
+    tested = _rendered(test_volumes, recipe, key_test, out)
+    report = {
+        volume.name: {
+            "network": scores(upscale(state.params, pairs.low), pairs.high),
+            "bilinear": scores(bilinear(pairs.low), pairs.high),
+        }
+        for volume, pairs in zip(test_volumes, tested, strict=True)
+    }
+    weights = out / "weights.npz"
+    names = [volume.name for volume in train_volumes]
+    weights_io.save(weights, {"params": state.params}, card(recipe, state, names, report))
+    picture(out / "comparison.png", state.params, tested)
+    print(f"{json.dumps(report, indent=1)}\nwrote {weights}", flush=True)
+    return weights
+
+
+def _rendered(which: list, recipe: Recipe, key: jax.Array, out: Path) -> list[Pairs]:
+    seeds = np.asarray(jax.random.randint(key, (len(which),), 0, 2**30))
+    parts = []
+    for volume, seed in zip(which, seeds, strict=True):
+        parts.append(srnet_data.views(volume, recipe.views, recipe.size, int(seed), out / "views"))
+        print(f"{len(parts[-1].low)} views of {volume.name}", flush=True)
+    return parts
+
+
+def card(recipe: Recipe, state: State, trained_on: list[str], report: dict) -> dict[str, Any]:
+    """What to know about the weights."""
+    losses = np.asarray(state.losses)
+    means = [float(part.mean()) for part in np.array_split(losses, min(50, len(losses)))]
+    return {
+        "architecture": {"name": "SRNet", "blocks": srnet.BLOCKS, "width": srnet.WIDTH},
+        "parameters": sum(a.size for a in jax.tree.leaves(state.params)),
+        "input": "(B, h, w, 5) float32: mask [0, 1], normal, depth [0, 1]",
+        "data": "isosurfaces, orthographic",
+        "trained_on": trained_on,
+        "test": report,
+        "train_loss": [round(mean, 5) for mean in means],
+        "recipe": recipe._asdict(),
+        **reports.provenance("models.training.srnet"),
+    }
+
+
+def picture(path: Path, params: Any, tested: list[Pairs]) -> None:
+    """Rows of low resolution, bilinear, ours, truth, shaded; one for each test volume."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    titles = ("low resolution", "bilinear", "SRNet", "truth")
+    figure, axes = pyplot.subplots(
+        len(tested), 4, figsize=(10, 2.6 * len(tested)), squeeze=False, layout="constrained"
+    )
+    for row, pairs in zip(axes, tested, strict=True):
+        low, high = pairs.low[:1], pairs.high[0]
+        coarse = np.concatenate([low[0], np.ones_like(low[0, ..., :1])], -1)
+        made = [np.array(srnet.finish(x)) for x in (bilinear(low), upscale(params, low))]
+        for image in made:
+            image[..., 0] = image[..., 0] > 0
+        for axis, image, title in zip(row, [coarse, made[0][0], made[1][0], high], titles,
+                                      strict=True):  # fmt: skip
+            axis.imshow(isosurface.shade(image), interpolation="nearest")
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
+    os.replace(temporary, path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training.srnet", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--volumes", type=Path, help="folder of volumes, see models.training.volumes"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=16, help="pixels in low resolution")
+    parser.add_argument("--views", type=int, default=24, help="of each volume")
+    parser.add_argument("--size", type=int, default=128, help="pixels of a view")
+    parser.add_argument("--peak-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
+    options = parser.parse_args(arguments)
+    recipe = Recipe(**{name: getattr(options, name) for name in Recipe._fields})
+    if (
+        recipe.size % srnet.SCALE
+        or recipe.crop * srnet.SCALE > recipe.size
+        or recipe.batch_size < 2
+    ):
+        parser.error(
+            f"expected --size a multiple of {srnet.SCALE} and at least {srnet.SCALE} times --crop, "
+            f"and --batch-size of 2 or more, got {recipe}"
+        )
+    train(recipe, options.volumes, options.out, options.save_every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Pairs of geometry images, low and high resolution, of random views of volumes."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from models.srnet import SCALE
+from models.training import isosurface, volumes
+from models.training.volumes import Volume
+
+TEST_VOLUMES = ("engine", "neghip", "tooth")  # never trained on
+LEAST_FILLED = 0.5  # of a crop, and half of that of a view
+ISOVALUES = (0.8, 1.25)  # factors on a volume's own
+
+
+class Pairs(NamedTuple):
+    """Views of volumes; both resolutions see the same window."""
+
+    low: np.ndarray  # (n, s, s, 5) mask in [0, 1], normal, depth
+    high: np.ndarray  # (n, 4 s, 4 s, 6) and ambient occlusion
+
+
+def analytic() -> list[Volume]:
+    """Volumes that need no file."""
+    return [volumes.marschner_lobb(), volumes.gyroid(), volumes.metaballs(seed=0),
+            volumes.metaballs(seed=1)]  # fmt: skip
+
+
+def split(found: Sequence[Volume]) -> tuple[list[Volume], list[Volume]]:
+    """(training, test) by volume: the analytic ones train; without files one more of them tests."""
+    test = [v for v in found if v.name in TEST_VOLUMES] or [volumes.metaballs(seed=9)]
+    train = [v for v in found if v.name not in TEST_VOLUMES] + analytic()
+    return train, test
+
+
+def views(volume: Volume, count: int, size: int, seed: int, folder: Path | None = None) -> Pairs:
+    """`count` views of one volume, `size` pixels wide; kept in `folder`, where there is one."""
+    path = None
+    if folder is not None:
+        mark = hashlib.sha256(volume.values.tobytes() + repr((volume[2:], count, size)).encode())
+        path = folder / f"{volume.name}_{seed}_{mark.hexdigest()[:12]}.npz"
+        if path.is_file():
+            with np.load(path) as arrays:
+                return Pairs(arrays["low"], arrays["high"])
+    made = list(_views(volume, count, size, seed))
+    pairs = Pairs(*(np.stack(images) for images in zip(*made, strict=True)))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, low=pairs.low, high=pairs.high)
+        os.replace(temporary, path)
+    return pairs
+
+
+def _views(volume: Volume, count: int, size: int, seed: int) -> Iterator[Pairs]:
+    found = 0
+    for attempt in range(20 * count):
+        key_view, key_level = jax.random.split(jax.random.fold_in(jax.random.key(seed), attempt))
+        factor = jax.random.uniform(key_level, minval=ISOVALUES[0], maxval=ISOVALUES[1])
+        level = float(np.clip(volume.isovalue * factor, 0.02, 0.98))
+        scene = isosurface.scene(volume, level)
+        view = isosurface.random_view(key_view, scene)
+        low = np.asarray(isosurface.render(scene, view, size // SCALE))
+        if low[..., 0].mean() < LEAST_FILLED / 2:
+            continue
+        yield Pairs(low[..., :5], np.asarray(isosurface.render(scene, view, size)))
+        found += 1
+        if found == count:
+            return
+    raise ValueError(
+        f"expected {count} views of {volume.name} that show something, got {found} in "
+        f"{20 * count} attempts; choose another isovalue than {volume.isovalue:.3f} (of 0 to 1)"
+    )
+
+
+def crops(pairs: Pairs, crop: int) -> np.ndarray:
+    """(view, y, x) in low resolution of all crops that are filled enough, a few pixels apart."""
+    mask = pairs.low[..., 0]
+    windows = np.lib.stride_tricks.sliding_window_view(mask, (crop, crop), axis=(1, 2))
+    filled = windows[:, ::2, ::2].mean((-1, -2)) >= LEAST_FILLED
+    return np.argwhere(filled) * [1, 2, 2]
+
+
+def batch(pairs: Pairs, places: np.ndarray, crop: int) -> Pairs:
+    """The crops at `places` (n, 3)."""
+    low = [pairs.low[i, y : y + crop, x : x + crop] for i, y, x in places]
+    big, high = SCALE * crop, pairs.high
+    fine = [high[i, SCALE * y :, SCALE * x :][:big, :big] for i, y, x in places]
+    return Pairs(np.stack(low), np.stack(fine))
+
+
+def concatenate(parts: Sequence[Pairs]) -> Pairs:
+    """All views of several volumes."""
+    return Pairs(*functools.reduce(lambda a, b: map(np.concatenate, zip(a, b, strict=True)), parts))

@@ -1,0 +1,114 @@
+"""SRNet's recipe: resumed to the same bits, its loss and its scores."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import srnet, weights_io
+from models.training import srnet as recipe
+from models.training import srnet_data, volumes
+
+OPTIONS = ["--crop", "4", "--size", "32", "--views", "1", "--batch-size", "2", "--save-every", "2"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One volume, and two residual blocks, which compile faster than ten."""
+    monkeypatch.setattr(srnet, "BLOCKS", 2)
+    monkeypatch.setattr(
+        srnet_data, "split", lambda found: ([volumes.metaballs(16, 4)], [volumes.metaballs(16, 4)])
+    )
+
+
+def test_a_training_resumes_to_the_same_bits(small, tmp_path, monkeypatch, capsys):
+    recipe.main(["--out", str(tmp_path / "whole"), "--steps", "5", *OPTIONS])
+    make_step, calls = recipe.make_step, []
+
+    def stopping(optimizer):
+        step = make_step(optimizer)
+
+        def call(*args):
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return step(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "make_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.main(["--out", str(tmp_path / "cut"), "--steps", "5", *OPTIONS])
+    capsys.readouterr()
+    recipe.main(["--out", str(tmp_path / "cut"), "--steps", "5", *OPTIONS])
+    assert "resumed after step 2" in capsys.readouterr().out
+    whole, cut = (weights_io.load_arrays(tmp_path / n / "weights.npz") for n in ("whole", "cut"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], cut[name])
+    card = json.loads((tmp_path / "cut" / "weights.json").read_text())
+    assert set(card["test"]["metaballs_0"]) == {"network", "bilinear"}
+    assert card["architecture"]["blocks"] == 2 and card["recipe"]["steps"] == 5
+    assert (tmp_path / "cut" / "comparison.png").stat().st_size > 1000
+    srnet.load(tmp_path / "cut", size=8)
+    with pytest.raises(ValueError, match="steps = 5"):
+        recipe.main(["--out", str(tmp_path / "cut"), "--steps", "6", *OPTIONS])
+
+
+def truth():
+    rng = np.random.default_rng(0)
+    high = np.zeros((2, 8, 8, 6), np.float32)
+    high[:, 2:7, 1:6, 0] = 1
+    normals = rng.standard_normal((2, 8, 8, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    high[..., 1:4] = normals * high[..., :1]
+    high[..., 4:] = rng.uniform(0, 1, (2, 8, 8, 2)) * high[..., :1]
+    return high
+
+
+def perfect(high):
+    output = high.copy()
+    output[..., 0] = 2 * high[..., 0] - 1
+    return output
+
+
+def test_the_loss_sees_the_inside_alone():
+    high = truth()
+    output = perfect(high)
+    assert float(recipe.frame_loss(jnp.asarray(output), jnp.asarray(high))) == 0
+    output[:, 0, 0, 1:] = 5  # outside
+    assert float(recipe.frame_loss(jnp.asarray(output), jnp.asarray(high))) == 0
+    output[:, 2:7, 1:6, 4] += 0.1  # depth, everywhere inside
+    assert float(recipe.frame_loss(jnp.asarray(output), jnp.asarray(high))) == pytest.approx(
+        1, 1e-5
+    )
+
+
+def test_scores():
+    high = truth()
+    output = perfect(high)
+    output[..., 4] = np.clip(output[..., 4], 0.1, 0.9) + 0.01
+    output[:, 2, 1:6, 0] = -1  # a fifth of the mask is missed
+    found = recipe.scores(output, high)
+    assert found["mask_error"] == pytest.approx(0.2)
+    assert found["normal_psnr_db"] > 100
+    clean = perfect(high)
+    clean[..., 4] = high[..., 4] * 0.9 + 0.05
+    expected = 10 * np.log10(1 / np.mean((clean[..., 4] - high[..., 4])[high[..., 0] > 0] ** 2))
+    assert recipe.scores(clean, high)["depth_psnr_db"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_bilinear_is_the_networks_residual():
+    low = np.random.default_rng(1).uniform(0, 1, (1, 4, 4, 5)).astype(np.float32)
+    params = srnet.template()["params"]
+    silent = {k: {n: jnp.zeros(a.shape) for n, a in v.items()} for k, v in params.items()}
+    found = recipe.upscale(silent, low)
+    np.testing.assert_allclose(found[..., :5], recipe.bilinear(low)[..., :5], atol=1e-5)
+
+
+def test_options_that_do_not_fit(tmp_path, capsys):
+    for wrong in (["--size", "30"], ["--crop", "16", "--size", "32"], ["--batch-size", "1"]):
+        with pytest.raises(SystemExit):
+            recipe.main(["--out", str(tmp_path), *wrong])
+        assert "expected --size" in capsys.readouterr().err
