@@ -10,6 +10,7 @@ import numpy as np
 from ifv_jax import aggregation, significance
 from ifv_jax.errors import InputError
 from ifv_jax.parametrization import Parametrization
+from ifv_jax.rewriting import faster
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
 
 
@@ -35,7 +36,9 @@ class Response:
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
-        r = self.aggregation(self.apply(variables, images))
+        slow_gradients = jax.default_backend() == "cpu"
+        apply = faster(self.apply) if slow_gradients else self.apply
+        r = self.aggregation(apply(variables, images))
         if r.ndim != 2 or r.shape[0] != images.shape[0]:
             raise InputError(
                 f"a response of shape ({images.shape[0]}, features) after aggregation",
