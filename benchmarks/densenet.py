@@ -1,4 +1,4 @@
-"""The paper's DenseNet experiments: logits with a critical space, and filters of dense block 3.
+"""The paper's DenseNet experiments: the logits, and filters of dense block 3.
 
     python -m benchmarks.densenet --dn PATH [--dn4 NAME] [--out benchmarks/results/densenet]
 
@@ -7,8 +7,9 @@ DN4 is a network trained without class 4, of depth 40 until one of depth 100 is 
 DNcl, 54 Hoyer-uniform and 10 canonical targets; DN4cl likewise; DNde, the first and the last 12
 filters of dense block 3 (342 channels, the last 192 its own), 32 targets each. k = 2, 800 Adam
 and 300 L-BFGS steps. Hours on two CPU cores; everything is checkpointed under `results/`, and
-the same command goes on where it was stopped. The bars: medians of DNcl and DN4cl on their
-critical spaces at most 1.5 degrees, of DNde at most 2.
+the same command goes on where it was stopped. Algorithm 1 looks for a critical space in each case;
+where one is found, the numbers without it are reported, too. The bars: medians of DNcl and DN4cl on
+their critical spaces at most 1.5 degrees, of DNde at most 2.
 """
 
 import argparse
@@ -86,35 +87,41 @@ def complement_angles(space: ifv.CriticalSpace, never_seen: int | None) -> dict:
     }
 
 
+def describe_complement(setting: experiment.Setting, space: ifv.CriticalSpace) -> dict:
+    """What U is made of: for logits beside the directions that are expected, else by its axes."""
+    if setting.layer == "logits":
+        never = NEVER_SEEN if setting.name.startswith("DN4") else None
+        return complement_angles(space, never if space.complement.shape[1] > 1 else None)
+    features = np.asarray(setting.features)
+    return {
+        "largest_axis_of_each_vector": [
+            {"feature": int(features[np.abs(u).argmax()]), "coefficient": round(float(c), 4)}
+            for u in space.complement.T
+            for c in [u[np.abs(u).argmax()]]
+        ],
+        "offset": [round(float(o), 4) for o in space.offset],
+    }
+
+
 def run_case(setting: experiment.Setting, folder: Path, verify: bool):
     """(cases of this setting, angles for the plot, measured, predictions)."""
     slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
     run = ifv.Run(folder / slug, (setting.seed, setting.samples, setting.config))
     response, objective = experiment.make(setting)
     measured = experiment.measure(setting, response, objective, run)
-    space, notes = None, {}
     plain = experiment.predict(setting, measured, None)
-    cases = []
-    if setting.layer == "logits":
-        choice = experiment.search_space(setting, measured)
-        space = choice.space
-        never = NEVER_SEEN if setting.name.startswith("DN4") else None
-        notes = {
-            "choice": choice.status.name.lower(),
-            "spaces": [
-                {k: (None if v != v else v) for k, v in row._asdict().items()}
-                for row in choice.table
-            ],
-            "complement": complement_angles(
-                space, never if space.complement.shape[1] > 1 else None
-            ),
-            "mean_target_outside": round(
-                float(np.mean(np.asarray(ifv.fraction_outside(space, measured.targets)))), 4
-            ),
-        }
+    choice = experiment.search_space(setting, measured)
+    found = [{k: (None if v != v else v) for k, v in r._asdict().items()} for r in choice.table]
+    notes: dict = {"choice": choice.status.name.lower(), "spaces": found}
+    cases, predictions, space = [], plain, None
+    if choice.space.complement.shape[1]:
         note = "whole feature space, no critical space"
         cases.append(experiment.to_case(setting, measured, plain, None, note=note))
-    predictions = experiment.predict(setting, measured, space)
+        space = choice.space
+        predictions = experiment.predict(setting, measured, space)
+        outside = np.asarray(ifv.fraction_outside(space, measured.targets))
+        notes["mean_target_outside"] = round(float(np.mean(outside)), 4)
+        notes["complement"] = describe_complement(setting, space)
     verified = experiment.verify(setting, objective, measured, predictions, run) if verify else None
     cases.append(experiment.to_case(setting, measured, predictions, space, verified, **notes))
     return (
