@@ -39,8 +39,10 @@ def _replacement(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
     name, params = eqn.primitive.name, eqn.params
     if name == "conv_general_dilated" and fast_conv.applies(params):
         return fast_conv.fast_conv(functools.partial(eqn.primitive.bind, **params), params)
-    if name == "reduce_window_max" and fast_pool.applies(params, eqn.invars[0].aval.dtype):
-        return fast_pool.fast_max_pool(params)
+    if name == "reduce_window_max":
+        operand: Any = eqn.invars[0].aval
+        if fast_pool.applies(params, operand.dtype):
+            return fast_pool.fast_max_pool(params)
     return None
 
 
@@ -83,7 +85,7 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
 
 def _alone(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
     """One equation as a function of its operands, as JAX itself would evaluate it."""
-    fresh = [core.Var(atom.aval) for atom in eqn.invars]
+    fresh: list[Any] = [core.Var(atom.aval) for atom in eqn.invars]
     one = jaxpr.replace(
         constvars=[], invars=fresh, outvars=eqn.outvars, eqns=[eqn.replace(invars=fresh)]
     )

@@ -98,7 +98,8 @@ def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
         return jnp.where(within, outer, middle), jnp.where(within, middle, inner)
 
     bounds = (first * step, (first + 1) * step)
-    t = sum(jax.lax.fori_loop(0, BISECTIONS, bisect, bounds)) / 2
+    outer, inner = jax.lax.fori_loop(0, BISECTIONS, bisect, bounds)
+    t = (outer + inner) / 2
     point = origin + t * direction
     normal = _normal(scene, point)
     normal = jnp.where(normal @ direction > 0, -normal, normal)

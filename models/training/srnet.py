@@ -50,6 +50,13 @@ class State(NamedTuple):
     losses: jax.Array  # (steps,) float32
 
 
+def forward(params: Any, low: jax.Array, previous: jax.Array | None = None) -> jax.Array:
+    """The network's output for images (B, h, w, 5) of any size."""
+    output = srnet.SRNet().apply({"params": params}, low, previous)
+    assert isinstance(output, jax.Array)  # a pair only if variables were made mutable
+    return output
+
+
 def frame_loss(output: jax.Array, high: jax.Array) -> jax.Array:
     """The weighted L1 distance of an output (B, H, W, 6) to the truth, as rendered."""
     inside = high[..., :1]
@@ -68,11 +75,10 @@ def frame_loss(output: jax.Array, high: jax.Array) -> jax.Array:
 
 def loss(params: Any, low: jax.Array, high: jax.Array) -> jax.Array:
     """Of first frames, and of second ones of half the batch."""
-    apply = functools.partial(srnet.SRNet().apply, {"params": params})
-    first = apply(low)
+    first = forward(params, low)
     half = len(low) // 2
     previous = jax.lax.stop_gradient(srnet.finish(first[:half]))
-    second = apply(low[:half], previous)
+    second = forward(params, low[:half], previous)
     temporal = jnp.square(second - previous).mean()
     return (
         frame_loss(first, high)
@@ -133,7 +139,7 @@ def bilinear(low: np.ndarray) -> np.ndarray:
 
 def upscale(params: Any, low: np.ndarray) -> np.ndarray:
     """The network's output, one view at a time."""
-    apply = jax.jit(lambda low: srnet.SRNet().apply({"params": params}, low))
+    apply = jax.jit(functools.partial(forward, params))
     return np.concatenate([np.asarray(apply(low[i : i + 1])) for i in range(len(low))])
 
 
@@ -227,7 +233,9 @@ def picture(path: Path, params: Any, tested: list[Pairs]) -> None:
     for row, pairs in zip(axes, tested, strict=True):
         low, high = pairs.low[:1], pairs.high[0]
         coarse = np.concatenate([low[0], np.ones_like(low[0, ..., :1])], -1)
-        made = [np.array(srnet.finish(x)) for x in (bilinear(low), upscale(params, low))]
+        made = [
+            np.array(srnet.finish(jnp.asarray(x))) for x in (bilinear(low), upscale(params, low))
+        ]
         for image in made:
             image[..., 0] = image[..., 0] > 0
         for axis, image, title in zip(row, [coarse, made[0][0], made[1][0], high], titles,
