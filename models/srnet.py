@@ -29,7 +29,8 @@ OUTPUTS = 6  # and ambient occlusion
 INPUT_SHAPE = (32, 32, INPUTS)
 WEIGHTS = Path(__file__).parent / "weights"
 
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+RELU = 2.0  # variance of a kernel, times its inputs, that keeps a ReLU network's scale
+SMALL = 0.02  # for what is added to a sum: training starts at bilinear upsampling, nearly
 
 
 def layer_names() -> tuple[str, ...]:
@@ -56,11 +57,13 @@ class Conv3x3(nn.Module):
 
     features: int
     inputs: int = WIDTH
+    variance: float = RELU
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(C, H, W, B) -> (features, H, W, B); last channels that are zero may be left out."""
-        kernel = self.param("kernel", _kernel_init, (3, 3, self.inputs, self.features))
+        init = nn.initializers.variance_scaling(self.variance, "fan_in", "truncated_normal")
+        kernel = self.param("kernel", init, (3, 3, self.inputs, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return layers.conv3x3(x, kernel[:, :, : x.shape[0]]) + bias[:, None, None, None]
 
@@ -89,7 +92,7 @@ class SRNet(nn.Module):
             return _channels_last(x)
         for i in range(BLOCKS):
             y = nn.relu(Conv3x3(WIDTH, name=f"block{i + 1}_conv1")(x))
-            x = x + Conv3x3(WIDTH, name=f"block{i + 1}_conv2")(y)
+            x = x + Conv3x3(WIDTH, variance=SMALL, name=f"block{i + 1}_conv2")(y)
             if upto == f"block{i + 1}":
                 return _channels_last(x)
         for i in (1, 2):
@@ -99,7 +102,7 @@ class SRNet(nn.Module):
         x = nn.relu(Conv3x3(WIDTH, name="conv2")(x))
         if upto == "conv2":
             return _channels_last(x)
-        x = Conv3x3(OUTPUTS, name="output")(x)
+        x = Conv3x3(OUTPUTS, variance=SMALL, name="output")(x)
         return _channels_last(x.at[:INPUTS].add(upsample(low, SCALE)))
 
 

@@ -258,8 +258,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--volumes", type=Path, help="folder of volumes, see models.training.volumes"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop", type=int, default=16, help="pixels in low resolution")
     parser.add_argument("--views", type=int, default=24, help="of each volume")
     parser.add_argument("--size", type=int, default=128, help="pixels of a view")
