@@ -9,8 +9,8 @@ filters of dense block 3 (342 channels, the last 192 its own), 32 targets each. 
 and 300 L-BFGS steps. Hours on two CPU cores; everything is checkpointed under `results/`, and
 the same command goes on where it was stopped. Algorithm 1 looks for a critical space in each case;
 where one is found, the numbers without it are reported, too. DNde ends on kinks of ReLU and max
-pooling: there the closed form is measured on one Jacobian and on an average. The bars: medians of DNcl and DN4cl on
-their critical spaces at most 1.5 degrees, of DNde at most 2.
+pooling: there the closed form is measured on one Jacobian and on an average. The bars: medians of
+DNcl and DN4cl on their critical spaces at most 1.5 degrees, of DNde at most 2.
 """
 
 import argparse

@@ -3,7 +3,6 @@
 import datetime
 import json
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.start import cores
+from models.provenance import commit, cores, processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "jaxopt", "numpy", "scipy", "orbax-checkpoint")
 
@@ -64,7 +63,7 @@ def environment() -> dict:
     device = jax.devices()[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "backend": jax.default_backend(),
@@ -75,36 +74,12 @@ def environment() -> dict:
     }
 
 
-def processor() -> str:
-    """The CPU's name as the operating system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _memory_gib() -> float | None:
     try:
         kib = int(Path("/proc/meminfo").read_text().split()[1])
     except (OSError, ValueError):
         return None
     return round(kib / 2**20, 1)
-
-
-def _commit() -> str | None:
-    """The commit of the code, `-dirty` if it was changed; results do not count."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parents[1]
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout
-
-    commit = git("rev-parse", "--short=12", "HEAD").strip()
-    changed = git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results")
-    return commit + ("-dirty" if changed else "") if commit else None
 
 
 def write_summary(folder: Path, cases: Sequence[Case]) -> Path:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from models.provenance import cores
+
 
 def start() -> None:
     """Call before anything touches a device.
@@ -21,10 +23,3 @@ def start() -> None:
         cache = Path.home() / ".cache" / "ifv_jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ifv_jax.checks import check_key
 from ifv_jax.errors import InputError
@@ -51,7 +52,7 @@ def average_jacobian(
     v: PyTree,
     around: Perturbations,
     *,
-    samples: jax.Array | None = None,
+    samples: jax.Array | np.ndarray | None = None,
     chunk: int | None = None,
     devices: Sequence[Device] | None = None,
 ) -> Jacobian:

@@ -22,6 +22,7 @@ def check_images(images: Any, input_shape: tuple[int, int, int]) -> None:
     shape, dtype = np.shape(images), np.dtype(images.dtype)
     expected = f"(B, {', '.join(map(str, input_shape))})"
     height, width, channels = input_shape
+    content = "pixels in [0, 1]" if channels == 3 else "geometry images (mask, normal, depth)"
     hint = None
     if shape[1:] != input_shape or len(shape) != 4:
         hint = f"resize them to {height} x {width}"
@@ -33,6 +34,5 @@ def check_images(images: Any, input_shape: tuple[int, int, int]) -> None:
         hint = "convert bytes by images.astype('float32') / 255"
     if hint:
         raise ValueError(
-            f"expected images of shape {expected}, float32, pixels in [0, 1], "
-            f"got {dtype} {shape}; {hint}"
+            f"expected images of shape {expected}, float32, {content}, got {dtype} {shape}; {hint}"
         )

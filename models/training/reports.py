@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from models.provenance import commit, hardware
 from models.training import cifar10
 
 
@@ -142,9 +142,9 @@ def provenance(module: str) -> dict[str, Any]:
     """Command, commit, date, hardware and versions of the script that runs."""
     return {
         "command": shlex.join(["python", "-m", module, *_portable(sys.argv[1:])]),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
     }
 
@@ -163,31 +163,6 @@ def check_same_recipe(path: Path, recipe: Any) -> None:
                 f"expected {name} = {old.get(name)}, with which the training in {path.parent} "
                 f"began, got {value}; continue with the old value or choose another --out"
             )
-
-
-def _hardware() -> str:
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{jax.device_count()} x {device.device_kind}"
-    name, info = platform.processor(), Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    affinity = getattr(os, "sched_getaffinity", None)  # on Linux only
-    return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} core(s)"
-
-
-def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except OSError:  # no git here
-        return None
-    return result.stdout.strip() or None
 
 
 def _portable(arguments: list[str]) -> list[str]:
