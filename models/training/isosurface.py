@@ -118,8 +118,8 @@ def _field(scene: Scene, point: jax.Array) -> jax.Array:
 
 
 def _normal(scene: Scene, point: jax.Array) -> jax.Array:
-    spacing = scene.half_extent / jnp.asarray(scene.values.shape[::-1])
-    offsets = jnp.diag(spacing)  # half a voxel along each axis
+    spacing = 2 * scene.half_extent / (jnp.asarray(scene.values.shape[::-1]) - 1)
+    offsets = jnp.diag(spacing)  # a voxel to either side: what a grid's central differences say
     difference = [_field(scene, point + o) - _field(scene, point - o) for o in offsets]
     gradient = jnp.stack(difference) / spacing
     return -gradient / jnp.maximum(jnp.linalg.norm(gradient), 1e-12)
