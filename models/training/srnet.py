@@ -3,15 +3,15 @@
     python -m models.training.srnet --volumes FOLDER --out runs/srnet
     python -m models.training.srnet --out runs/srnet                    analytic volumes alone
 
-    python -m models.training.srnet ... --start-from runs/srnet --out runs/srnet_more    go on from there
+    python -m models.training.srnet .. --start-from runs/srnet --out runs/more    goes on from there
 
 Views are rendered once and kept in OUT/views. Loss, after Weiss et al. 2019: L1, 2 on the mask, and
 inside the surface 1 on ambient occlusion and 10 on depth; normals have 50 times their squared
 error, since at silhouettes the mean of what may be there is wanted, not its median (theirs: mask 1,
 normals 10 times L1). A quarter of each batch is fed its own first output as the previous frame, and
 a squared difference holds the two frames together: the camera stands still (theirs moves, and the
-frame is warped). Adam, one-cycle learning rate. Volumes named in `srnet_data.TEST_VOLUMES` are never trained on; the card gives
-the scores on them, beside those of bilinear upsampling.
+frame is warped). Adam, one-cycle learning rate. Volumes named in `srnet_data.TEST_VOLUMES` are
+never trained on; the card gives the scores on them, beside those of bilinear upsampling.
 """
 
 import argparse
@@ -227,7 +227,10 @@ def card(
         "trained_on": trained_on,
         "test": report,
         "train_loss": [round(mean, 5) for mean in means],
-        "recipe": recipe._asdict(),
+        "recipe": {
+            **recipe._asdict(),
+            "start_from": start_card and Path(recipe.start_from or "").name,
+        },
         **reports.provenance("models.training.srnet"),
         "started_from": start_card,
     }

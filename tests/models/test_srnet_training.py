@@ -54,6 +54,12 @@ def test_a_training_resumes_to_the_same_bits(small, tmp_path, monkeypatch, capsy
     srnet.load(tmp_path / "cut", size=8)
     with pytest.raises(ValueError, match="steps = 5"):
         recipe.main(["--out", str(tmp_path / "cut"), "--steps", "6", *OPTIONS])
+    onwards = ["--start-from", str(tmp_path / "cut"), "--peak-rate", "1e-9"]
+    recipe.main(["--out", str(tmp_path / "more"), "--steps", "1", *onwards, *OPTIONS])
+    then = json.loads((tmp_path / "more" / "weights.json").read_text())
+    assert then["started_from"] == card and then["recipe"]["start_from"] == "cut"
+    for name, value in weights_io.load_arrays(tmp_path / "more" / "weights.npz").items():
+        np.testing.assert_allclose(value, cut[name], atol=1e-8)
 
 
 def truth():
