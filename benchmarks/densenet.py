@@ -104,7 +104,7 @@ def describe_complement(setting: experiment.Setting, space: ifv.CriticalSpace) -
 
 
 def run_case(setting: experiment.Setting, folder: Path, verify: bool):
-    """(cases of this setting, angles for the plot, measured, predictions)."""
+    """(cases of this setting, angles for the plot, measured, predictions, space)."""
     slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
     run = ifv.Run(folder / slug, (setting.seed, setting.samples, setting.config))
     response, objective = experiment.make(setting)
@@ -113,17 +113,26 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
     choice = experiment.search_space(setting, measured)
     found = [{k: (None if v != v else v) for k, v in r._asdict().items()} for r in choice.table]
     notes: dict = {"choice": choice.status.name.lower(), "spaces": found}
-    cases, predictions, space = [], plain, None
+    cases, space = [], None
     if choice.space.complement.shape[1]:
         note = "whole feature space, no critical space"
         cases.append(experiment.to_case(setting, measured, plain, None, note=note))
         space = choice.space
-        predictions = experiment.predict(setting, measured, space)
         outside = np.asarray(ifv.fraction_outside(space, measured.targets))
         notes["mean_target_outside"] = round(float(np.mean(outside)), 4)
         notes["complement"] = describe_complement(setting, space)
+    single = experiment.predict(setting, measured, space)
+    cases.append(experiment.to_case(setting, measured, single, space, **notes))
+
+    averaged = experiment.average(setting, response, measured, run)
+    predictions = experiment.predict(setting, averaged, space)
     verified = experiment.verify(setting, objective, measured, predictions, run) if verify else None
-    cases.append(experiment.to_case(setting, measured, predictions, space, verified, **notes))
+    over = {"pairs": setting.pairs, "deviation": setting.deviation}
+    cases.append(
+        experiment.to_case(
+            setting, measured, predictions, space, verified, "closed_form_averaged", over=over
+        )
+    )
     return (
         cases,
         experiment.angles(setting, measured, predictions, space),

@@ -41,7 +41,8 @@ class Setting:
     def keys(self) -> dict[str, jax.Array]:
         """One key for each use of randomness."""
         names = ("targets", "start", "random")
-        return dict(zip(names, jax.random.split(jax.random.key(self.seed), 3), strict=True))
+        keys = dict(zip(names, jax.random.split(jax.random.key(self.seed), 3), strict=True))
+        return {**keys, "around": jax.random.fold_in(keys["random"], 1)}
 
 
 class Measured(NamedTuple):
@@ -105,8 +106,26 @@ def measure(
     return run.compute("measured", Measured, compute)
 
 
+def average(
+    setting: Setting, response: ifv.Response, measured: Measured, run: ifv.Run
+) -> ifv.Linearization:
+    """r and J J^T averaged over perturbations of what was found, see `ifv.Perturbations`."""
+    around = ifv.Perturbations(setting.keys["around"], setting.pairs, setting.deviation)
+
+    def compute() -> ifv.Linearization:
+        return ifv.linearize_all(
+            response, setting.network.variables, measured.v, around=around, progress=True
+        )
+
+    name = f"averaged_{setting.pairs}_{setting.deviation:g}"
+    return run.compute(name, ifv.Linearization, compute)
+
+
 def predict(
-    setting: Setting, measured: Measured, space: ifv.CriticalSpace | None, samples=slice(None)
+    setting: Setting,
+    measured: Measured | ifv.Linearization,
+    space: ifv.CriticalSpace | None,
+    samples=slice(None),
 ) -> ifv.Predictions:
     """The closed form on what was measured."""
     data = ifv.Linearization(measured.response[samples], measured.gram[samples])
@@ -182,6 +201,7 @@ def to_case(
     predictions: ifv.Predictions,
     space: ifv.CriticalSpace | None,
     verified: Verified | None = None,
+    estimator: str = "closed_form",
     **notes,
 ) -> Case:
     """The numbers of one estimator for the report."""
@@ -204,7 +224,7 @@ def to_case(
         aggregation=setting.aggregation_name,
         parametrization="sigmoid_pixels",
         cosine_power=setting.cosine_power,
-        estimator="closed_form",
+        estimator=estimator,
         source="image",
         samples=len(measured.targets),
         seed=setting.seed,

@@ -95,10 +95,16 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).parent
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
+    """The commit of the code, `-dirty` if it was changed; results do not count."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parents[1]
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout
+
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results")
+    return commit + ("-dirty" if changed else "") if commit else None
 
 
 def write_summary(folder: Path, cases: Sequence[Case]) -> Path:
@@ -120,8 +126,9 @@ def table(cases: Sequence[Case]) -> str:
             f"{angle[who]['median']:.2f} {angle[who]['p90']:>6.2f}"
             for who in ("predicted", "response")
         ]
+        name = case.name + (", averaged" if case.estimator.endswith("_averaged") else "")
         lines.append(
-            f"{case.name:<34}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
+            f"{name:<34}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
             f"{angle['random']['median']:>9.2f}"
         )
     return "\n".join([*lines, "angles in degrees, over all sampled targets"])

@@ -1,6 +1,7 @@
 """Feature Visualization and its closed-form inversion, Grad-IFV, in JAX."""
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
+from ifv_jax.averaging import Perturbations, average_jacobian
 from ifv_jax.choosing import (
     Candidate,
     Choice,

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ifv_jax import lanes
+from ifv_jax.averaging import Perturbations, average_jacobian, check_perturbations
 from ifv_jax.checks import check_batch, check_some_finite
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Linearization, jacobian, linearize
@@ -47,6 +48,7 @@ def invert(
     cosine_power: float = 2.0,
     space: CriticalSpace | None = None,
     left_vectors: bool = False,
+    around: Perturbations | None = None,
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
@@ -60,6 +62,7 @@ def invert(
       cosine_power: k of the objective that FV maximized.
       space: the critical space to search; all of feature space by default.
       left_vectors: also return the left singular vectors of W J.
+      around: average r and J over perturbations of v, for inputs that rest on kinks of the network.
       chunk: rows of J at once. batch_size: samples whose J is held at once.
     Returns: `Predictions`. A sample that fails numerically says so in its status.
     Raises: InputError for bad input, and if every single sample is non-finite.
@@ -71,6 +74,7 @@ def invert(
         response,
         variables,
         v,
+        around=around,
         chunk=chunk,
         batch_size=batch_size,
         progress=progress,
@@ -86,20 +90,29 @@ def linearize_all(
     variables: PyTree,
     v: PyTree,
     *,
+    around: Perturbations | None = None,
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> Linearization:
-    """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time."""
+    """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time.
+
+    `around`: of the means of r and J over perturbations of v instead.
+    """
     count = check_batch(v)
+    around = None if around is None else check_perturbations(around)
     pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
     parts = []
     for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
-        part = linearize(
-            jacobian(response, variables, lanes.take(v, indices), chunk=chunk, devices=devices)
-        )
-        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
+        here = lanes.take(v, indices)
+        if around is None:
+            jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
+        else:
+            jac = average_jacobian(
+                response, variables, here, around, samples=indices, chunk=chunk, devices=devices
+            )
+        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in linearize(jac))))
     return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
