@@ -55,7 +55,7 @@ def settings(
         samples=samples or 32,
         canonical=0,
         config=config,
-        pairs=8,
+        pairs=16,
         seed=seed,
     )
     last = replace(first, name="DNde, last 12", features=tuple(range(CHANNELS - 12, CHANNELS)))
