@@ -31,6 +31,8 @@ class Setting:
     canonical: int  # how many of them are single features
     config: ifv.FVConfig
     cosine_power: float = 2.0
+    pairs: int = 0  # of perturbations that J is averaged over; 0: it is not
+    deviation: float = 1.5e-4  # of the perturbations
     aggregation_name: str = "max_mean"
     aggregation: Callable = ifv.max_mean
     reoptimized: int = 16  # samples, the first ones
