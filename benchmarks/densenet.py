@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dn", required=True, help="the DICE checkpoint, .pth.tar or .npz")
     parser.add_argument("--dn4", help="a network that never saw class 4")
     parser.add_argument("--only", nargs="*", help="names of cases to run, e.g. DNcl")
-    parser.add_argument("--no-verify", action="store_true", help="leave the re-optimization out")
+    parser.add_argument("--verify", nargs="*", help="names of cases to re-optimize; default: all")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/densenet"))
     parser.add_argument("--work", type=Path, default=Path("results/densenet"), help="checkpoints")
     parser.add_argument("--samples", type=int, help="fewer targets a case, for a first look")
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
         new, measured_angles, measured, predictions, space = run_case(
-            setting, options.work, not options.no_verify
+            setting, options.work, options.verify is None or setting.name in options.verify
         )
         cases += new
         angles[setting.name] = measured_angles
