@@ -240,7 +240,7 @@ def to_case(
         coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
         seconds={
             "visualize": _seconds(measured.seconds_visualize),
-            "invert": _seconds(measured.seconds_invert),
+            "invert": _seconds(measured.seconds_invert) if estimator == "closed_form" else None,
             "reoptimize": None if verified is None else _seconds(verified.seconds),
         },
         notes={
