@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ifv_jax import lanes
 from ifv_jax.types import PyTree
@@ -21,6 +20,8 @@ class AdamState(NamedTuple):
 
 def start(learning_rate: float, v: PyTree) -> AdamState:
     """A fresh state at v, leading axis lanes."""
+    import optax  # Imported late: it costs a quarter of a second.
+
     count = jax.tree.leaves(v)[0].shape[0]
     return AdamState(v, jax.vmap(optax.adam(learning_rate).init)(v), jnp.ones(count, bool))
 
@@ -39,6 +40,8 @@ def advance(
     `evaluate`: (variables, v, targets, steps each lane has taken (lanes,)) -> (significance
     (lanes,), its gradient like v).
     """
+    import optax
+
     optimizer = optax.adam(learning_rate)
 
     def one(index, carry):

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from ifv_jax.checks import check_key
 from ifv_jax.errors import InputError
@@ -189,7 +188,9 @@ def _generator(key: jax.Array) -> np.random.Generator:
 
 def _absolute_normal(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """|N(0, 1)| by inversion: unlike NumPy's own normal draws a stream that will not change."""
-    return scipy.special.ndtri((1 + generator.random(shape)) / 2)
+    from scipy.special import ndtri  # Imported late: it costs half a second.
+
+    return ndtri((1 + generator.random(shape)) / 2)
 
 
 def _length(rows: np.ndarray) -> np.ndarray:

@@ -100,3 +100,9 @@ def test_version_stands_the_same_in_every_file():
     assert ifv_jax.__version__ == VERSION
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_is_slow_to_import_waits_until_it_is_needed():
+    slow = ("jaxopt", "optax", "orbax", "orbax.checkpoint", "scipy.special", "flax", "matplotlib")
+    code = f"import sys, ifv_jax; print([name for name in {slow} if name in sys.modules])"
+    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"
