@@ -5,7 +5,8 @@
 
     python -m models.training.srnet .. --start-from runs/srnet --out runs/more    goes on from there
 
-Views are rendered once and kept in OUT/views. Loss, after Weiss et al. 2019: L1, 2 on the mask, and
+Views are rendered once and kept in OUT/views; crops that bilinear upsampling gets wrong are drawn
+more often. Loss, after Weiss et al. 2019: L1, 2 on the mask, and
 inside the surface 1 on ambient occlusion and 10 on depth; normals have 50 times their squared
 error, since at silhouettes the mean of what may be there is wanted, not its median (theirs: mask 1,
 normals 10 times L1). A quarter of each batch is fed its own first output as the previous frame, and
@@ -141,6 +142,26 @@ def bilinear(low: np.ndarray) -> np.ndarray:
     return np.concatenate([high, np.ones_like(high[..., :1])], -1)
 
 
+def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
+    """How often each crop is trained on, sums to 1: half of it alike for all, half by difficulty.
+
+    Difficulty is bilinear's squared error in normals and mask: smooth surfaces need no network.
+    """
+    errors = []
+    for i in range(len(pairs.low)):
+        high = pairs.high[i]
+        guess = bilinear(pairs.low[i : i + 1])[0]
+        wrong = (guess[..., 0] > 0) != (high[..., 0] > 0.5)
+        error = wrong + high[..., 0] * np.square(guess[..., 1:4] - high[..., 1:4]).sum(-1)
+        cells = error.reshape(len(high) // srnet.SCALE, srnet.SCALE, -1, srnet.SCALE).mean((1, 3))
+        errors.append(np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0))))
+    sums = np.stack(errors)  # over all cells above and to the left
+    i, y, x = places.T
+    inside = sums[i, y + crop, x + crop] - sums[i, y, x + crop]
+    inside = inside - sums[i, y + crop, x] + sums[i, y, x] + 1e-12
+    return 0.5 / len(places) + 0.5 * inside / inside.sum()
+
+
 def upscale(params: Any, low: np.ndarray) -> np.ndarray:
     """The network's output, one view at a time."""
     apply = jax.jit(functools.partial(forward, params))
@@ -159,6 +180,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
     pairs = srnet_data.concatenate(_rendered(train_volumes, recipe, key_train, out))
     places = srnet_data.crops(pairs, recipe.crop)
+    likely = chances(pairs, places, recipe.crop)
     print(
         f"{len(pairs.low)} views of {len(train_volumes)} volumes, {len(places)} crops", flush=True
     )
@@ -179,7 +201,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
         progress = reports.Pace(recipe.steps, first)
         for i in range(first, recipe.steps):
             rng = np.random.default_rng([recipe.seed, i])
-            chosen = places[rng.integers(len(places), size=recipe.batch_size)]
+            chosen = places[rng.choice(len(places), recipe.batch_size, p=likely)]
             low, high = srnet_data.batch(pairs, chosen, recipe.crop)
             state = step(state, low, high, i)
             checkpoints.save(manager, i + 1, state)

@@ -113,6 +113,20 @@ def test_bilinear_is_the_networks_residual():
     np.testing.assert_allclose(found[..., :5], recipe.bilinear(low)[..., :5], atol=1e-5)
 
 
+def test_difficult_crops_are_drawn_more_often():
+    """Two views, flat but for an edge in the first: only the crops on it are more than average."""
+    high = np.zeros((2, 64, 64, 6), np.float32)
+    high[..., 0], high[..., 3] = 1, 1
+    high[0, :, 30:, 1:4] = [1, 0, 0]
+    pairs = srnet_data.Pairs(high[:, 2::4, 2::4, :5].copy(), high)
+    places = srnet_data.crops(pairs, 4)
+    found = recipe.chances(pairs, places, 4)
+    assert found.sum() == pytest.approx(1)
+    edge = (places[:, 0] == 0) & (places[:, 2] <= 7) & (places[:, 2] + 4 > 7)
+    assert found[edge].min() > 1 / len(places)
+    np.testing.assert_allclose(found[places[:, 0] == 1], 0.5 / len(places), rtol=1e-6)
+
+
 def test_options_that_do_not_fit(tmp_path, capsys):
     for wrong in (["--size", "30"], ["--crop", "16", "--size", "32"], ["--batch-size", "1"]):
         with pytest.raises(SystemExit):
