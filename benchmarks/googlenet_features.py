@@ -10,6 +10,9 @@ and the optima lie on kinks of ReLU and max pooling. Checkpointed under `results
 """
 
 import argparse
+import multiprocessing
+import resource
+import sys
 from pathlib import Path
 
 import jax
@@ -60,10 +63,16 @@ def galleries(network, options, run: ifv.Run) -> None:
     ):
         for name, phi in parametrizations.items():
             part = run.part(f"{kind}_{name}")
-            images, _ = pictures(network, phi, targets, options.steps, options.seed, part)
+            images, found = pictures(network, phi, targets, options.steps, options.seed, part)
+            said = [
+                caption
+                if status == ifv.Status.OK
+                else f"{caption}, {ifv.Status(status).name.lower()}"
+                for caption, status in zip(captions, np.asarray(found.status), strict=False)
+            ]
             title = f"GoogLeNet {options.variant}, inception 4c, {kind}, {name}"
             path = options.out / f"{kind}_{name}.png"
-            figures.gallery(path, title, images, captions[: len(images)], columns=6)
+            figures.gallery(path, title, images, said, columns=6)
             print(f"wrote {path}", flush=True)
 
 
@@ -85,6 +94,23 @@ def inversion(network, options) -> experiment.Setting:
         reoptimized=options.reoptimized,
         seed=options.seed,
     )
+
+
+def peak_memory(options) -> float:
+    """GiB at most that a process of its own needs to load the network and invert one image."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_invert_one, (options.variant, options.weights, options.size))
+
+
+def _invert_one(variant: str, weights: Path, size: int) -> float:
+    start()
+    network = googlenet.load(variant, weights, size=size)
+    phi = ifv.fourier(network.input_shape, scaled=True, decorrelate=True)
+    response = ifv.make_response(_tap(network), phi)
+    predictions = ifv.invert(response, network.variables, phi.init(jax.random.key(0), 1))
+    jax.block_until_ready(predictions)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most * (1 if sys.platform == "darwin" else 1024) / 2**30, 2)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,8 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
         verified = experiment.verify(setting, objective, measured, predictions, part)
     live = np.asarray(~predictions.undetermined).sum(1)
     case = experiment.to_case(
-        setting, measured, predictions, None, verified, live_features=report.spread(live)
-    )
+        setting, measured, predictions, None, verified,
+        live_features=report.spread(live), peak_gib_of_inverting_one_image=peak_memory(options),
+    )  # fmt: skip
     angles = experiment.angles(setting, measured, predictions, None)
     trust = zip(np.asarray(predictions.residual), np.asarray(predictions.gap), strict=True)
     captions = [
