@@ -79,14 +79,14 @@ def gains() -> dict[str, float]:
 
 
 def test_the_bar_for_srnet():
-    """Depth 2 dB above bilinear upsampling."""
-    assert gains()["depth"] >= 2
+    """Depth 2 dB above bilinear upsampling, and two thirds of its mask error."""
+    assert gains()["depth"] >= 2 and gains()["mask"] <= 2 / 3
 
 
 @pytest.mark.xfail(strict=True, reason="trained on one core for an hour and a half: too short")
-def test_the_bar_for_srnets_normals_and_mask():
-    """Normals 2 dB above bilinear upsampling, and two thirds of its mask error."""
-    assert gains()["normal"] >= 2 and gains()["mask"] <= 2 / 3
+def test_the_bar_for_srnets_normals():
+    """2 dB above bilinear upsampling."""
+    assert gains()["normal"] >= 2
 
 
 def test_srnet_beats_bilinear_on_a_volume_it_never_saw(tmp_path):
