@@ -31,7 +31,7 @@ class Setting:
     canonical: int  # how many of them are single features
     config: ifv.FVConfig
     cosine_power: float = 2.0
-    pairs: int = 0  # of perturbations that J is averaged over; 0: it is not
+    pairs: int = 0  # of perturbations to find kinks by; 0: they are not looked for
     deviation: float = 1.5e-4  # of the perturbations
     aggregation_name: str = "max_mean"
     aggregation: Callable = ifv.max_mean
@@ -44,7 +44,7 @@ class Setting:
         """One key for each use of randomness."""
         names = ("targets", "start", "random")
         keys = dict(zip(names, jax.random.split(jax.random.key(self.seed), 3), strict=True))
-        return {**keys, "around": jax.random.fold_in(keys["random"], 1)}
+        return {**keys, "kinks": jax.random.fold_in(keys["random"], 1)}
 
 
 class Measured(NamedTuple):
@@ -108,26 +108,25 @@ def measure(
     return run.compute("measured", Measured, compute)
 
 
-def average(
-    setting: Setting, response: ifv.Response, measured: Measured, run: ifv.Run
-) -> ifv.Linearization:
-    """r and J J^T averaged over perturbations of what was found, see `ifv.Perturbations`."""
-    around = ifv.Perturbations(setting.keys["around"], setting.pairs, setting.deviation)
+def invert_off_kinks(
+    setting: Setting, response: ifv.Response, measured: Measured, space, run: ifv.Run
+) -> ifv.Predictions:
+    """The closed form on the directions that cross no kinks, see `ifv.Perturbations`."""
+    kinks = ifv.Perturbations(setting.keys["kinks"], setting.pairs, setting.deviation)
+    complement = None if space is None else np.asarray(space.complement)
+    run = run.part("off_kinks", (setting.pairs, setting.deviation, complement))
 
-    def compute() -> ifv.Linearization:
-        return ifv.linearize_all(
-            response, setting.network.variables, measured.v, around=around, progress=True
-        )
+    def compute() -> ifv.Predictions:
+        return ifv.invert(
+            response, setting.network.variables, measured.v, kinks=kinks, space=space,
+            cosine_power=setting.cosine_power, left_vectors=True, progress=True,
+        )  # fmt: skip
 
-    name = f"averaged_{setting.pairs}_{setting.deviation:g}"
-    return run.compute(name, ifv.Linearization, compute)
+    return run.compute("predicted", ifv.Predictions, compute)
 
 
 def predict(
-    setting: Setting,
-    measured: Measured | ifv.Linearization,
-    space: ifv.CriticalSpace | None,
-    samples=slice(None),
+    setting: Setting, measured: Measured, space: ifv.CriticalSpace | None, samples=slice(None)
 ) -> ifv.Predictions:
     """The closed form on what was measured."""
     data = ifv.Linearization(measured.response[samples], measured.gram[samples])

@@ -126,7 +126,7 @@ def table(cases: Sequence[Case]) -> str:
             f"{angle[who]['median']:.2f} {angle[who]['p90']:>6.2f}"
             for who in ("predicted", "response")
         ]
-        name = case.name + (", averaged" if case.estimator.endswith("_averaged") else "")
+        name = case.name + (", off kinks" if case.estimator.endswith("_off_kinks") else "")
         lines.append(
             f"{name:<34}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
             f"{angle['random']['median']:>9.2f}"

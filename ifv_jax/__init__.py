@@ -1,7 +1,6 @@
 """Feature Visualization and its closed-form inversion, Grad-IFV, in JAX."""
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
-from ifv_jax.averaging import Perturbations, average_jacobian
 from ifv_jax.choosing import (
     Candidate,
     Choice,
@@ -14,6 +13,7 @@ from ifv_jax.critical_space import Spectra, approximate_kernel, spectra
 from ifv_jax.errors import InputError
 from ifv_jax.inversion import Predictions, invert, linearize_all, solve
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
+from ifv_jax.kinks import Perturbations
 from ifv_jax.objective import Objective, Response, make_objective, make_response
 from ifv_jax.parametrization import Parametrization, fourier, sigmoid_pixels
 from ifv_jax.runs import Run

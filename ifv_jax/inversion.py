@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ifv_jax import lanes
-from ifv_jax.averaging import Perturbations, average_jacobian, check_perturbations
 from ifv_jax.checks import check_batch, check_some_finite
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Linearization, jacobian, linearize
+from ifv_jax.kinks import ROUNDS, Perturbations, check_perturbations, without_kinks
 from ifv_jax.objective import Response
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
 from ifv_jax.status import Status
@@ -48,7 +48,7 @@ def invert(
     cosine_power: float = 2.0,
     space: CriticalSpace | None = None,
     left_vectors: bool = False,
-    around: Perturbations | None = None,
+    kinks: Perturbations | None = None,
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
@@ -62,7 +62,7 @@ def invert(
       cosine_power: k of the objective that FV maximized.
       space: the critical space to search; all of feature space by default.
       left_vectors: also return the left singular vectors of W J.
-      around: average r and J over perturbations of v, for inputs that rest on kinks of the network.
+      kinks: leave out directions that cross kinks of the network, see `ifv_jax.kinks`.
       chunk: rows of J at once. batch_size: samples whose J is held at once.
     Returns: `Predictions`. A sample that fails numerically says so in its status.
     Raises: InputError for bad input, and if every single sample is non-finite.
@@ -70,19 +70,46 @@ def invert(
     k = check_cosine_power(cosine_power)
     n = response.feature_count(variables)
     _check_space(space, n)
-    data = linearize_all(
-        response,
-        variables,
-        v,
-        around=around,
-        chunk=chunk,
-        batch_size=batch_size,
-        progress=progress,
-        devices=devices,
-    )
-    predictions = solve(data, cosine_power=k, space=space, left_vectors=left_vectors)
+    known = partial(solve, cosine_power=k, space=space)
+    if kinks is None:
+        data = linearize_all(
+            response,
+            variables,
+            v,
+            chunk=chunk,
+            batch_size=batch_size,
+            progress=progress,
+            devices=devices,
+        )
+    else:
+        count = check_batch(v)
+        size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
+        kinks, parts = check_perturbations(kinks, n, size), []
+        pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
+        for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
+            here = lanes.take(v, indices)
+            jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
+            part = linearize(jac)
+            for _ in range(ROUNDS):
+                cotangents = _weigh(k, part.response, known(part).objective)
+                part = without_kinks(
+                    response, variables, here, jac, cotangents, kinks, indices, devices
+                )
+            parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
+        data = _join(parts)
+    predictions = known(data, left_vectors=left_vectors)
     check_some_finite(predictions.status, "the response or the Jacobian")
     return predictions
+
+
+def _weigh(k: float, response, objective) -> jax.Array:
+    """W t (batch, n), the weights of the rows of J in the gradient of S_k."""
+    rh = unit(jnp.asarray(response))
+    return (k + 1) * objective - k * rh * jnp.sum(rh * objective, axis=1, keepdims=True)
+
+
+def _join(parts: Sequence[Linearization]) -> Linearization:
+    return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
 def linearize_all(
@@ -90,30 +117,21 @@ def linearize_all(
     variables: PyTree,
     v: PyTree,
     *,
-    around: Perturbations | None = None,
     chunk: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> Linearization:
-    """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time.
-
-    `around`: of the means of r and J over perturbations of v instead.
-    """
+    """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time."""
     count = check_batch(v)
-    around = None if around is None else check_perturbations(around)
     pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
     parts = []
     for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
-        here = lanes.take(v, indices)
-        if around is None:
-            jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
-        else:
-            jac = average_jacobian(
-                response, variables, here, around, samples=indices, chunk=chunk, devices=devices
-            )
-        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in linearize(jac))))
-    return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+        part = linearize(
+            jacobian(response, variables, lanes.take(v, indices), chunk=chunk, devices=devices)
+        )
+        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
+    return _join(parts)
 
 
 def solve(
