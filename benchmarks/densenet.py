@@ -72,8 +72,6 @@ def complement_angles(space: ifv.CriticalSpace, never_seen: int | None) -> dict:
     """
     n = space.basis.shape[0]
     ones = np.ones(n) / np.sqrt(n)
-    if space.complement.shape[1] == 0:
-        return {}
     plane = ones[:, None]
     if never_seen is not None:
         plane = np.linalg.qr(np.stack([ones, np.eye(n)[never_seen]], axis=1))[0]
@@ -91,6 +89,8 @@ def complement_angles(space: ifv.CriticalSpace, never_seen: int | None) -> dict:
 
 def describe_complement(setting: experiment.Setting, space: ifv.CriticalSpace) -> dict:
     """What U is made of: for logits beside the directions that are expected, else by its axes."""
+    if not space.complement.shape[1]:
+        return {}
     if setting.layer == "logits":
         never = NEVER_SEEN if setting.name.startswith("DN4") else None
         return complement_angles(space, never if space.complement.shape[1] > 1 else None)
@@ -113,7 +113,12 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
     measured = experiment.measure(setting, response, objective, run)
     plain = experiment.predict(setting, measured, None)
     choice = experiment.search_space(setting, measured)
-    found = [{k: (None if v != v else v) for k, v in r._asdict().items()} for r in choice.table]
+    spaces = {c.space.basis.shape[1]: c.space for c in experiment.candidate_spaces(measured)}
+    found = [
+        {k: (None if v != v else v) for k, v in row._asdict().items()}
+        | {"complement": describe_complement(setting, spaces[row.dimension])}
+        for row in choice.table
+    ]
     notes: dict = {"choice": choice.status.name.lower(), "spaces": found}
     cases, space = [], None
     if choice.space.complement.shape[1]:
@@ -122,7 +127,6 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
         space = choice.space
         outside = np.asarray(ifv.fraction_outside(space, measured.targets))
         notes["mean_target_outside"] = round(float(np.mean(outside)), 4)
-        notes["complement"] = describe_complement(setting, space)
     predictions = experiment.predict(setting, measured, space)
     estimator = "closed_form"
     if setting.pairs:

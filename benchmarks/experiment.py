@@ -133,14 +133,17 @@ def predict(
     return ifv.solve(data, cosine_power=setting.cosine_power, space=space, left_vectors=True)
 
 
-def search_space(setting: Setting, measured: Measured, samples: int = 32):
-    """Algorithm 1 on the first samples, and the choice by their known targets."""
+def candidate_spaces(measured: Measured, samples: int = 32) -> tuple[ifv.Candidate, ...]:
+    """What Algorithm 1 finds on the first samples."""
+    gram, response = (np.asarray(a[:samples]) for a in (measured.gram, measured.response))
+    return ifv.candidate_spaces(ifv.spectra(gram), response=response)
+
+
+def search_space(setting: Setting, measured: Measured, samples: int = 32) -> ifv.Choice:
+    """The choice among them by the known targets of the first samples."""
     first = slice(0, samples)
-    candidates = ifv.candidate_spaces(
-        ifv.spectra(np.asarray(measured.gram[first])), response=np.asarray(measured.response[first])
-    )
     return ifv.choose_space(
-        candidates,
+        candidate_spaces(measured, samples),
         lambda space: predict(setting, measured, space, first).objective,
         jnp.asarray(measured.targets[first]),
     )
