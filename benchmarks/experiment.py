@@ -33,6 +33,7 @@ class Setting:
     cosine_power: float = 2.0
     pairs: int = 0  # of perturbations to find kinks by; 0: they are not looked for
     deviation: float = 1.5e-4  # of the perturbations
+    tau_max: float = 0.1  # largest threshold that Algorithm 1 tries
     aggregation_name: str = "max_mean"
     aggregation: Callable = ifv.max_mean
     reoptimized: int = 16  # samples, the first ones
@@ -133,17 +134,19 @@ def predict(
     return ifv.solve(data, cosine_power=setting.cosine_power, space=space, left_vectors=True)
 
 
-def candidate_spaces(measured: Measured, samples: int = 32) -> tuple[ifv.Candidate, ...]:
+def candidate_spaces(
+    setting: Setting, measured: Measured, samples: int = 32
+) -> tuple[ifv.Candidate, ...]:
     """What Algorithm 1 finds on the first samples."""
     gram, response = (np.asarray(a[:samples]) for a in (measured.gram, measured.response))
-    return ifv.candidate_spaces(ifv.spectra(gram), response=response)
+    return ifv.candidate_spaces(ifv.spectra(gram), response=response, tau_max=setting.tau_max)
 
 
 def search_space(setting: Setting, measured: Measured, samples: int = 32) -> ifv.Choice:
     """The choice among them by the known targets of the first samples."""
     first = slice(0, samples)
     return ifv.choose_space(
-        candidate_spaces(measured, samples),
+        candidate_spaces(setting, measured, samples),
         lambda space: predict(setting, measured, space, first).objective,
         jnp.asarray(measured.targets[first]),
     )
