@@ -61,7 +61,7 @@ def settings(
     last = replace(first, name="DNde, last 12", features=tuple(range(CHANNELS - 12, CHANNELS)))
     if dn4 is None:
         return [logits, first, last]
-    # The axis of the class that was never seen is a weaker trivial solution than ones: a larger tau.
+    # The axis of the class that was never seen is a weaker trivial solution: it wants a larger tau.
     unseen = replace(
         logits, name="DN4cl", network_name=Path(dn4).stem, network=densenet.load(dn4), tau_max=0.5
     )
