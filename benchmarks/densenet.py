@@ -116,7 +116,8 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
     measured = experiment.measure(setting, response, objective, run)
     plain = experiment.predict(setting, measured, None)
     choice = experiment.search_space(setting, measured)
-    spaces = {
+    n = measured.targets.shape[1]
+    spaces = {n: ifv.full_space(n)} | {
         c.space.basis.shape[1]: c.space for c in experiment.candidate_spaces(setting, measured)
     }
     found = [
