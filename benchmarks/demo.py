@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         measured = experiment.measure(setting, response, objective, run)
         space = None
         if setting.layer == "logits":
-            choice = experiment.search_space(setting, measured)
+            candidates = experiment.candidate_spaces(setting, measured)
+            choice = experiment.choose_space(setting, measured, candidates)
             space = choice.space
             print(f"critical space: {space.basis.shape[1]} of {space.basis.shape[0]} dimensions")
         predictions = experiment.predict(setting, measured, space)

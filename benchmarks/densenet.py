@@ -115,11 +115,10 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
     response, objective = experiment.make(setting)
     measured = experiment.measure(setting, response, objective, run)
     plain = experiment.predict(setting, measured, None)
-    choice = experiment.search_space(setting, measured)
+    candidates = experiment.candidate_spaces(setting, measured)
+    choice = experiment.choose_space(setting, measured, candidates)
     n = measured.targets.shape[1]
-    spaces = {n: ifv.full_space(n)} | {
-        c.space.basis.shape[1]: c.space for c in experiment.candidate_spaces(setting, measured)
-    }
+    spaces = {n: ifv.full_space(n)} | {c.space.basis.shape[1]: c.space for c in candidates}
     found = [
         {k: (None if v != v else v) for k, v in row._asdict().items()}
         | {"complement": describe_complement(setting, spaces[row.dimension])}

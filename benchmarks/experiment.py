@@ -144,11 +144,16 @@ def candidate_spaces(
     return ifv.candidate_spaces(ifv.spectra(gram), response=response, tau_max=setting.tau_max)
 
 
-def search_space(setting: Setting, measured: Measured, samples: int = 32) -> ifv.Choice:
+def choose_space(
+    setting: Setting,
+    measured: Measured,
+    candidates: tuple[ifv.Candidate, ...],
+    samples: int = 32,
+) -> ifv.Choice:
     """The choice among them by the known targets of the first samples."""
     first = slice(0, samples)
     return ifv.choose_space(
-        candidate_spaces(setting, measured, samples),
+        candidates,
         lambda space: predict(setting, measured, space, first).objective,
         jnp.asarray(measured.targets[first]),
     )

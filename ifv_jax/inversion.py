@@ -1,6 +1,6 @@
 """Opt. 3: the objective that an input is an optimum of, in closed form (Sec. 2.1 of the paper)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ifv_jax import lanes
 from ifv_jax.checks import check_batch, check_some_finite
 from ifv_jax.errors import InputError
-from ifv_jax.jacobian import Linearization, jacobian, linearize
+from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
 from ifv_jax.kinks import ROUNDS, Perturbations, check_perturbations, without_kinks
 from ifv_jax.objective import Response
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
@@ -38,6 +38,9 @@ class Predictions(NamedTuple):
     undetermined: jax.Array  # (batch, n) bool, features this input says nothing about
     status: jax.Array  # (batch,) int8, see Status
     left_vectors: jax.Array | None  # (batch, n, n) columns by singular value, on request
+
+
+Refine = Callable[[Jacobian, Linearization, PyTree, np.ndarray], Linearization]
 
 
 def invert(
@@ -71,45 +74,38 @@ def invert(
     n = response.feature_count(variables)
     _check_space(space, n)
     known = partial(solve, cosine_power=k, space=space)
-    if kinks is None:
-        data = linearize_all(
-            response,
-            variables,
-            v,
-            chunk=chunk,
-            batch_size=batch_size,
-            progress=progress,
-            devices=devices,
-        )
-    else:
-        count = check_batch(v)
+    refine = None
+    if kinks is not None:
         size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
-        kinks, parts = check_perturbations(kinks, n, size), []
-        pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
-        for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
-            here = lanes.take(v, indices)
-            jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
-            part = linearize(jac)
-            for _ in range(ROUNDS):
-                cotangents = _weigh(k, part.response, known(part).objective)
-                part = without_kinks(
-                    response, variables, here, jac, cotangents, kinks, indices, devices
-                )
-            parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
-        data = _join(parts)
+        around = check_perturbations(kinks, n, size)
+        refine = _off_kinks(response, variables, known, k, around, devices)
+    data = _linearize_groups(
+        response, variables, v, chunk, batch_size, progress, devices, refine=refine
+    )
     predictions = known(data, left_vectors=left_vectors)
     check_some_finite(predictions.status, "the response or the Jacobian")
     return predictions
 
 
-def _weigh(k: float, response, objective) -> jax.Array:
-    """W t (batch, n), the weights of the rows of J in the gradient of S_k."""
-    rh = unit(jnp.asarray(response))
-    return (k + 1) * objective - k * rh * jnp.sum(rh * objective, axis=1, keepdims=True)
+def _off_kinks(
+    response: Response,
+    variables: PyTree,
+    known: Callable[[Linearization], Predictions],
+    k: float,
+    around: Perturbations,
+    devices: Sequence[Device] | None,
+) -> Refine:
+    """Takes what the kinks near v contribute out of a linearization, given how it is solved."""
+    weigh = jax.vmap(partial(weight_matrix, cosine_power=k))
 
+    def refine(jac: Jacobian, part: Linearization, v: PyTree, indices) -> Linearization:
+        for _ in range(ROUNDS):
+            # The gradient that jumps across the kinks is the unknown objective's: the last guess.
+            cotangents = jnp.einsum("bij,bj->bi", weigh(jac.response), known(part).objective)
+            part = without_kinks(response, variables, v, jac, cotangents, around, indices, devices)
+        return part
 
-def _join(parts: Sequence[Linearization]) -> Linearization:
-    return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+    return refine
 
 
 def linearize_all(
@@ -123,15 +119,30 @@ def linearize_all(
     devices: Sequence[Device] | None = None,
 ) -> Linearization:
     """r and J J^T of any number of samples, as host arrays; `batch_size` Jacobians at a time."""
-    count = check_batch(v)
-    pieces = lanes.groups(count, batch_size, lanes.resolve_devices(devices))
+    return _linearize_groups(response, variables, v, chunk, batch_size, progress, devices)
+
+
+def _linearize_groups(
+    response: Response,
+    variables: PyTree,
+    v: PyTree,
+    chunk: int | None,
+    batch_size: int,
+    progress: bool,
+    devices: Sequence[Device] | None,
+    refine: Refine | None = None,
+) -> Linearization:
+    """`linearize_all`, with refine(J, its linearization, v, indices) of each group in its place."""
+    pieces = lanes.groups(check_batch(v), batch_size, lanes.resolve_devices(devices))
     parts = []
     for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
-        part = linearize(
-            jacobian(response, variables, lanes.take(v, indices), chunk=chunk, devices=devices)
-        )
+        here = lanes.take(v, indices)
+        jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
+        part = linearize(jac)
+        if refine is not None:
+            part = refine(jac, part, here, indices)
         parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
-    return _join(parts)
+    return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
 def solve(

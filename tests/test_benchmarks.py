@@ -41,7 +41,8 @@ def test_an_experiment_from_start_to_summary(setting, tmp_path):
     measured = experiment.measure(setting, response, objective, run)
     again = experiment.measure(setting, response, objective, ifv.Run(tmp_path / "run"))
     np.testing.assert_array_equal(measured.v, again.v)
-    choice = experiment.search_space(setting, measured)
+    candidates = experiment.candidate_spaces(setting, measured)
+    choice = experiment.choose_space(setting, measured, candidates)
     assert choice.space.basis.shape[0] == networks.FEATURES
     predictions = experiment.predict(setting, measured, None)
     verified = experiment.verify(setting, objective, measured, predictions, run)
