@@ -6,13 +6,14 @@
     python -m models.training.srnet .. --start-from runs/srnet --out runs/more    goes on from there
 
 Views are rendered once and kept in OUT/views; crops that bilinear upsampling gets wrong are drawn
-more often. Loss, after Weiss et al. 2019: L1, 2 on the mask, and
-inside the surface 1 on ambient occlusion and 10 on depth; normals have 50 times their squared
-error, since at silhouettes the mean of what may be there is wanted, not its median (theirs: mask 1,
-normals 10 times L1). A quarter of each batch is fed its own first output as the previous frame, and
-a squared difference holds the two frames together: the camera stands still (theirs moves, and the
-frame is warped). Adam, one-cycle learning rate. Volumes named in `srnet_data.TEST_VOLUMES` are
-never trained on; the card gives the scores on them, beside those of bilinear upsampling.
+more often, each as one of its eight mirror images. Loss, after Weiss et al. 2019: L1, 2 on the
+mask, and inside the surface 1 on ambient occlusion and 10 on depth; normals have 50 times their
+squared error, since at silhouettes the mean of what may be there is wanted, not its median
+(theirs: mask 1, normals 10 times L1). A quarter of each batch is fed its own first output as the
+previous frame, and a squared difference holds the two frames together: the camera stands still
+(theirs moves, and the frame is warped). Adam, one-cycle learning rate. Volumes named in
+`srnet_data.TEST_VOLUMES` are never trained on; the card gives the scores on them, beside those of
+bilinear upsampling.
 """
 
 import argparse
@@ -202,7 +203,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
         for i in range(first, recipe.steps):
             rng = np.random.default_rng([recipe.seed, i])
             chosen = places[rng.choice(len(places), recipe.batch_size, p=likely)]
-            low, high = srnet_data.batch(pairs, chosen, recipe.crop)
+            low, high = srnet_data.mirrored(srnet_data.batch(pairs, chosen, recipe.crop), rng)
             state = step(state, low, high, i)
             checkpoints.save(manager, i + 1, state)
             if (i + 1) % 50 == 0 or i + 1 == recipe.steps:

@@ -27,9 +27,14 @@ class Pairs(NamedTuple):
 
 
 def analytic() -> list[Volume]:
-    """Volumes that need no file."""
-    return [volumes.marschner_lobb(), volumes.gyroid(), volumes.metaballs(seed=0),
-            volumes.metaballs(seed=1)]  # fmt: skip
+    """Volumes that need no file; some with the noise of a scanner, as most real ones have."""
+    clean = [volumes.marschner_lobb(), volumes.gyroid(), volumes.metaballs(seed=0),
+             volumes.metaballs(seed=1)]  # fmt: skip
+    sharp = [volumes.machine_part(seed=seed) for seed in range(4)]
+    soft = [volumes.metaballs(seed=seed) for seed in (2, 3)]  # a slight noise moves them more
+    noise = (0.01, 0.02, 0.03, 0.05, 0.003, 0.006)
+    scans = [volumes.scanned(v, noise[i], seed=i) for i, v in enumerate(sharp + soft)]
+    return clean + scans
 
 
 def split(found: Sequence[Volume]) -> tuple[list[Volume], list[Volume]]:
@@ -94,6 +99,30 @@ def batch(pairs: Pairs, places: np.ndarray, crop: int) -> Pairs:
     big, high = SCALE * crop, pairs.high
     fine = [high[i, SCALE * y :, SCALE * x :][:big, :big] for i, y, x in places]
     return Pairs(np.stack(low), np.stack(fine))
+
+
+def mirrored(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    """Each pair in one of the eight symmetries of the square, drawn; normals turn with it."""
+    made = []
+    for low, high in zip(pairs.low, pairs.high, strict=True):
+        across, along, swap = rng.integers(2, size=3)
+        made.append((_mirror(low, across, along, swap), _mirror(high, across, along, swap)))
+    return Pairs(*(np.stack(images) for images in zip(*made, strict=True)))
+
+
+def _mirror(image: np.ndarray, across: int, along: int, swap: int) -> np.ndarray:
+    """(s, s, c) with its normals; x points to the right, y up, rows go down."""
+    image = image.copy()
+    if across:
+        image = image[:, ::-1].copy()
+        image[..., 1] *= -1
+    if along:
+        image = image[::-1].copy()
+        image[..., 2] *= -1
+    if swap:
+        image = image.swapaxes(0, 1).copy()
+        image[..., 1:3] = -image[..., 2:0:-1]
+    return image
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:

@@ -133,6 +133,36 @@ def metaballs(size: int = 64, count: int = 12, seed: int = 0) -> Volume:
     return _scaled(f"metaballs_{seed}", values, (1.0, 1.0, 1.0), 0.5)
 
 
+def machine_part(size: int = 96, seed: int = 0) -> Volume:
+    """A block with bores, slots and bosses along its axes: plane faces, sharp edges, holes."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(_grid(size), -1)
+    # Signed distances, negative inside; min unites, max cuts.
+    distance = np.max(np.abs(grid) - rng.uniform(0.35, 0.75, 3), -1)
+    for kind in rng.permutation(["boss", "bore", "bore", "bore", "slot", "slot", "boss", "bore"]):
+        axis, centre = rng.integers(3), rng.uniform(-0.6, 0.6, 3)
+        across = np.delete(grid - centre, axis, -1)
+        if kind == "slot":
+            distance = np.maximum(distance, -np.max(np.abs(across) - rng.uniform(0.05, 0.3, 2), -1))
+            continue
+        cylinder = np.linalg.norm(across, axis=-1) - rng.uniform(0.08, 0.35)
+        if kind == "bore":
+            distance = np.maximum(distance, -cylinder)
+        else:
+            height = np.abs(grid[..., axis]) - rng.uniform(0.5, 0.9)
+            distance = np.minimum(distance, np.maximum(cylinder, height))
+    soft = 1 / (1 + np.exp(distance * size / 1.5))  # an edge as wide as a scanner's, a few voxels
+    return _scaled(f"machine_part_{seed}", soft, (1.0, 1.0, 1.0), 0.5)
+
+
+def scanned(volume: Volume, noise: float, seed: int = 0) -> Volume:
+    """The volume as a scanner gives it: white noise of a standard deviation, 8 bits."""
+    rng = np.random.default_rng(seed)
+    noisy = volume.values + noise * rng.standard_normal(volume.values.shape)
+    values = np.round(255 * np.clip(noisy, 0, 1)) / 255
+    return volume._replace(name=f"{volume.name}_scanned", values=values.astype(np.float32))
+
+
 def _grid(size: int) -> tuple[np.ndarray, ...]:
     axis = np.linspace(-1, 1, size)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")

@@ -73,6 +73,22 @@ def test_both_resolutions_see_the_same(tmp_path):
     np.testing.assert_array_equal(high[0], pairs.high[i, 4 * y : 4 * y + 16, 4 * x : 4 * x + 16])
 
 
+def test_mirror_images_of_a_ball_are_that_ball():
+    view = View(np.eye(3, dtype=np.float32), np.zeros(2, np.float32), np.float32(0.8))
+    image = np.asarray(isosurface.render(isosurface.scene(ball(33)), view, SIZE))
+    many = srnet_data.Pairs(np.stack([image[..., :5]] * 64), np.stack([image] * 64))
+    low, high = srnet_data.mirrored(many, np.random.default_rng(0))
+    np.testing.assert_allclose(high, many.high, atol=2e-3)
+    np.testing.assert_array_equal(low, high[..., :5])
+    # Of an image without symmetry there are eight.
+    odd = np.random.default_rng(1).normal(size=(4, 4, 6)).astype(np.float32)
+    made = srnet_data.mirrored(
+        srnet_data.Pairs(np.stack([odd[..., :5]] * 64), np.stack([odd] * 64)),
+        np.random.default_rng(0),
+    )
+    assert len({image.tobytes() for image in made.high}) == 8
+
+
 def test_no_volume_is_in_both_splits():
     train, test = srnet_data.split([ball()._replace(name=name) for name in ("engine", "fuel")])
     assert [v.name for v in test] == ["engine"] and "fuel" in [v.name for v in train]

@@ -43,11 +43,18 @@ def test_nrrd(tmp_path):
 
 
 def test_analytic_volumes():
-    for volume in (volumes.marschner_lobb(32), volumes.gyroid(32), volumes.metaballs(32)):
+    part = volumes.machine_part(32)
+    scan = volumes.scanned(part, 0.02)
+    for volume in (
+        volumes.marschner_lobb(32), volumes.gyroid(32), volumes.metaballs(32), part, scan,
+    ):  # fmt: skip
         assert volume.values.shape == (32, 32, 32) and volume.values.dtype == np.float32
         assert volume.values.min() == 0 and volume.values.max() == 1
         inside = (volume.values > volume.isovalue).mean()
         assert 0.01 < inside < 0.7, volume.name
+    np.testing.assert_allclose(scan.values * 255, np.round(scan.values * 255), atol=1e-4)
+    inner = (part.values > 0.2) & (part.values < 0.8)  # where nothing is clipped
+    assert (scan.values - part.values)[inner].std() == pytest.approx(0.02, rel=0.1)
     # Marschner and Lobb's signal is mirrored in x and in y.
     values = volumes.marschner_lobb(32).values
     np.testing.assert_allclose(values, values[:, :, ::-1], atol=1e-5)
