@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import lanes
+from ifv_jax import hosts, lanes
 from ifv_jax.checks import check_batch, check_some_finite
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
@@ -101,7 +101,8 @@ def _off_kinks(
     def refine(jac: Jacobian, part: Linearization, v: PyTree, indices) -> Linearization:
         for _ in range(ROUNDS):
             # The gradient that jumps across the kinks is the unknown objective's: the last guess.
-            cotangents = jnp.einsum("bij,bj->bi", weigh(jac.response), known(part).objective)
+            part = _on_host(part)  # solved as in the end, wherever J came from
+            cotangents = jnp.einsum("bij,bj->bi", weigh(part.response), known(part).objective)
             part = without_kinks(response, variables, v, jac, cotangents, around, indices, devices)
         return part
 
@@ -133,16 +134,28 @@ def _linearize_groups(
     refine: Refine | None = None,
 ) -> Linearization:
     """`linearize_all`, with refine(J, its linearization, v, indices) of each group in its place."""
-    pieces = lanes.groups(check_batch(v), batch_size, lanes.resolve_devices(devices))
-    parts = []
-    for indices, real in tqdm(pieces, disable=not progress, desc="invert"):
-        here = lanes.take(v, indices)
-        jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
-        part = linearize(jac)
-        if refine is not None:
-            part = refine(jac, part, here, indices)
-        parts.append(Linearization(*(np.asarray(leaf)[:real] for leaf in part)))
+    pieces = lanes.groups(check_batch(v), batch_size, lanes.resolve_devices(devices), hosts.count())
+    with tqdm(total=hosts.rounds(len(pieces)), disable=not progress, desc="invert") as bar:
+
+        def compute(number: int) -> Linearization:
+            indices, _ = pieces[number]
+            here = lanes.take(v, indices)
+            jac = jacobian(response, variables, here, chunk=chunk, devices=devices)
+            part = linearize(jac)
+            if refine is not None:
+                part = refine(jac, part, here, indices)
+            bar.update()
+            return _on_host(part)
+
+        parts = hosts.gather(compute, len(pieces))
+    parts = [
+        lanes.take(part, slice(0, real)) for part, (_, real) in zip(parts, pieces, strict=True)
+    ]
     return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+
+
+def _on_host(part: Linearization) -> Linearization:
+    return Linearization(*(np.asarray(leaf) for leaf in part))
 
 
 def solve(
@@ -185,7 +198,10 @@ def _check_space(space: CriticalSpace | None, n: int) -> None:
 @partial(jax.jit, static_argnames=("k", "left_vectors"))
 def _solve(k: float, left_vectors: bool, response, gram, complement) -> Predictions:
     solve_one = partial(_solve_one, k, complement)
-    objective, sigma, vectors, rank, undetermined, status = jax.vmap(solve_one)(response, gram)
+    solve_all = jax.vmap(solve_one)
+    if jax.default_backend() == "cpu":  # alone, a sample has the same bits in any batch
+        solve_all = lambda *samples: jax.lax.map(lambda one: solve_one(*one), samples)  # noqa: E731
+    objective, sigma, vectors, rank, undetermined, status = solve_all(response, gram)
     last = jnp.take_along_axis(sigma, jnp.maximum(rank - 1, 0)[:, None], axis=1)[:, 0]
     second = sigma[:, min(1, sigma.shape[1] - 1)]
     usable = status == Status.OK

@@ -62,41 +62,56 @@ def jacobian(
     n = response.feature_count(variables)
     chunk = min(chunk, n)
 
-    r, pull = _linearize(response, used, variables, lanes.take(v, padded))
+    v = lanes.place(lanes.take(v, padded), used)
+    shape = jax.eval_shape(response, variables, v)
     size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
-    matrix = jnp.zeros((len(padded), n, size), r.dtype)
-    for first in range(0, n, chunk):
-        # The last chunk overlaps its neighbour rather than being a new shape.
-        matrix = _add_rows(used, chunk, matrix, pull, min(first, n - chunk))
+    r = jnp.zeros(shape.shape, shape.dtype, device=lanes.layout(used))
+    matrix = jnp.zeros((*shape.shape, size), shape.dtype, device=lanes.layout(used))
+    each = len(padded) // len(used)
+    width = lanes.width(each, used)
+    for lane in range(0, each, width):
+        r, pull = _linearize(response, used, width, variables, v, r, lane)
+        for first in range(0, n, chunk):
+            # The last chunk overlaps its neighbour rather than being a new shape.
+            matrix = _add_rows(used, width, chunk, matrix, pull, lane, min(first, n - chunk))
     return Jacobian(r[:count], matrix[:count])
 
 
-@partial(jax.jit, static_argnames=("response", "devices"))
-def _linearize(response: Response, devices, variables, v):
-    """(r, pull): `pull` holds the residuals, each leaf with a leading axis over the devices."""
+@partial(jax.jit, static_argnames=("response", "devices", "width"), donate_argnames="r")
+def _linearize(response: Response, devices, width: int, variables, v, r, lane):
+    """(r, pull) with `width` lanes of each device, from `lane` on, put into r.
 
-    def call(variables, v):
-        r, pull = jax.vjp(partial(response, variables), v)
+    `pull` holds their residuals, each leaf with a leading axis over the devices.
+    """
+
+    def call(shared, v, r):
+        variables, lane = shared
+        here = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, lane, width), v)
+        some, pull = jax.vjp(partial(response, variables), here)
+        r = jax.lax.dynamic_update_slice_in_dim(r, some, lane, axis=0)
         return r, jax.tree.map(lambda a: a[None], pull)
 
-    return lanes.spread(call, devices)(variables, v)
+    return lanes.on_each_device(call, devices)((variables, lane), v, r)
 
 
-@partial(jax.jit, static_argnames=("devices", "chunk"), donate_argnames="matrix")
-def _add_rows(devices, chunk: int, matrix, pull, first):
-    def call(first, matrix, pull):
-        batch, n, _ = matrix.shape
+@partial(jax.jit, static_argnames=("devices", "width", "chunk"), donate_argnames="matrix")
+def _add_rows(devices, width: int, chunk: int, matrix, pull, lane, first):
+    """matrix with `chunk` rows, from `first` on, of those lanes."""
+
+    def call(shared, matrix, pull):
+        lane, first = shared
+        n = matrix.shape[1]
         pull = jax.tree.map(lambda a: a[0], pull)
         cotangents = jax.nn.one_hot(first + jnp.arange(chunk), n, dtype=matrix.dtype)
 
         def row(cotangent):
-            (gradient,) = pull(jnp.broadcast_to(cotangent, (batch, n)))
+            (gradient,) = pull(jnp.broadcast_to(cotangent, (width, n)))
             return lanes.flatten(gradient)
 
         rows = row(cotangents[0])[None] if chunk == 1 else jax.vmap(row)(cotangents)
-        return jax.lax.dynamic_update_slice_in_dim(matrix, rows.swapaxes(0, 1), first, axis=1)
+        return jax.lax.dynamic_update_slice(matrix, rows.swapaxes(0, 1), (lane, first, 0))
 
-    return lanes.spread(call, devices)(first, matrix, pull)
+    return lanes.on_each_device(call, devices)((lane, first), matrix, pull)
 
 
 def linearize(jac: Jacobian) -> Linearization:

@@ -79,14 +79,13 @@ def without_kinks(
     """
     used = lanes.resolve_devices(devices)
     ((padded, _),) = lanes.groups(len(samples), len(samples), used)
-    v, cotangents = lanes.take((v, jnp.asarray(cotangents)), padded)
-    numbers = jnp.asarray(samples)[padded]
-    pull = partial(_pull, response, used, variables, cotangents=cotangents)
-    here, differences = pull(v), []
+    each = lanes.place(lanes.take((v, jnp.asarray(samples), jnp.asarray(cotangents)), padded), used)
+    key_data = jax.random.key_data(around.key)
+    here, differences = _pull_near(response, used, variables, key_data, 0, 0.0, *each), []
     for pair in range(around.pairs):
-        for sign in (1.0, -1.0):
-            near = _moved(v, around.key, numbers, pair, sign * around.deviation)
-            differences.append(pull(near) - here)
+        for by in (around.deviation, -around.deviation):
+            near = _pull_near(response, used, variables, key_data, pair, by, *each)
+            differences.append(near - here)
     rows = jnp.stack(differences, axis=1)[: len(samples)]
     both = linearize(Jacobian(jac.response, jnp.concatenate([jac.matrix, rows], axis=1)))
     with jax.enable_x64(True):
@@ -105,15 +104,21 @@ def _complement(gram: jax.Array, n: int) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("response", "devices"))
-def _pull(response: Response, devices, variables, v, cotangents) -> jax.Array:
-    def call(variables, v, cotangents):
-        _, pull = jax.vjp(partial(response, variables), v)
+def _pull_near(
+    response: Response, devices, variables, key_data, pair, by, v, samples, cotangents
+) -> jax.Array:
+    """J^T cotangent at v + by e, (lanes, m); e is drawn for each sample and pair."""
+
+    def call(shared, v, samples, cotangents):
+        variables, key_data, pair, by = shared
+        near = _moved(v, jax.random.wrap_key_data(key_data), samples, pair, by)
+        _, pull = jax.vjp(partial(response, variables), near)
         return lanes.flatten(pull(cotangents)[0])
 
-    return lanes.spread(call, devices)(variables, v, cotangents)
+    shared = (variables, key_data, pair, by)
+    return lanes.spread(call, devices)(shared, v, samples, cotangents)
 
 
-@jax.jit
 def _moved(v: PyTree, key: jax.Array, samples: jax.Array, pair, by) -> PyTree:
     leaves, structure = jax.tree.flatten(v)
 

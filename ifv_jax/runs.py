@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -137,9 +138,18 @@ class _Stage:
         assert self._folder is not None
         import orbax.checkpoint as ocp  # Imported late: it costs a second.
 
+        here = jax.process_index()
+        alone = {}
+        if jax.process_count() > 1:  # hosts keep different things at different times: no waiting
+            self._folder.mkdir(parents=True, exist_ok=True)
+            alone["create"] = False
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"host{here}"
+            )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=False
-        )
+            max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=False,
+            **alone,
+        )  # fmt: skip
         return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, index: int, value: PyTree) -> None:
@@ -187,6 +197,6 @@ def _like(value: PyTree, like: PyTree | None) -> PyTree:
 
 def _write_whole(path: Path, text: str) -> None:
     """Writes a file that is either there whole or not there."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # hosts may share the folder
     temporary.write_text(text)
     temporary.replace(path)

@@ -25,12 +25,13 @@ def check_cosine_power(cosine_power: float) -> float:
 
 def unit(r: jax.Array) -> jax.Array:
     """r / |r| along the last axis; zero, with zero gradient, where r = 0. Any float dtype."""
-    # Scaled by the largest entry first, so that |r|^2 neither overflows nor underflows.
+    # Scaled by the largest entry first, so that |r|^2 neither overflows nor underflows. By its
+    # reciprocal: XLA rewrites a division by a broadcast scalar for one device, not for several.
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(r), axis=-1, keepdims=True))
-    scaled = r / jnp.where(scale > 0, scale, 1)
+    scaled = r * (1 / jnp.where(scale > 0, scale, 1))
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     alive = square > 0
-    return jnp.where(alive, scaled / jnp.sqrt(jnp.where(alive, square, 1)), 0)
+    return jnp.where(alive, scaled * (1 / jnp.sqrt(jnp.where(alive, square, 1))), 0)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import adam, checks, lanes, lbfgs
+from ifv_jax import adam, checks, hosts, lanes, lbfgs
 from ifv_jax.errors import InputError
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
@@ -86,8 +86,10 @@ def visualize(
       targets: (batch, n) unit vectors. key: one PRNG key; sample i starts from fold_in(key, i).
       start: parameters to start from instead, one a target (`parametrization.invert(images)`).
       run: keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
-      devices: lanes are spread over them; all local ones by default.
-    Returns: `Realizations`. The same key gives the same bits on the same machine and devices.
+      devices: lanes are spread over them; all local ones by default. Under `jax.distributed` each
+        host computes its share of the groups, and all of them return everything.
+    Returns: `Realizations`. The same key gives the same bits on the same machine; on the CPU on any
+      number of devices and hosts.
     Raises: InputError for bad input, and if the network is not finite for every single sample.
     """
     config = FVConfig() if config is None else config
@@ -100,30 +102,37 @@ def visualize(
     run = Run(None) if run is None else run.part("visualize", job)
     found_devices = lanes.resolve_devices(devices)
 
-    parts = []
+    pieces = lanes.groups(count, config.batch_size, found_devices, hosts.count())
     total = -(-config.adam_steps // config.steps_per_call) - (
         -config.lbfgs_steps // config.steps_per_call
     )
-    pieces = lanes.groups(count, config.batch_size, found_devices)
     with tqdm(
-        total=total * len(pieces), disable=not progress, desc="visualize", unit="call"
+        total=total * hosts.rounds(len(pieces)), disable=not progress, desc="visualize", unit="call"
     ) as bar:
-        for number, (indices, real) in enumerate(pieces):
 
-            def compute(indices=indices, number=number):
+        def compute(number: int) -> Realizations:
+            indices, _ = pieces[number]
+            kept = run if hosts.owns(number) else Run(None)
+
+            def compute_group():
                 keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
                 begin = None if start is None else lanes.take(start, indices)
-                stages = run.part(f"group_{number:04d}_states")
+                stages = kept.part(f"group_{number:04d}_states")
                 return _visualize_group(
                     objective, variables, targets[indices], keys, config, begin, stages,
                     found_devices, bar,
                 )  # fmt: skip
 
-            part = run.compute(f"group_{number:04d}", Realizations, compute)
-            run.forget(f"group_{number:04d}_states")
-            bar.n = total * (number + 1)
+            part = kept.compute(f"group_{number:04d}", Realizations, compute_group)
+            kept.forget(f"group_{number:04d}_states")
+            bar.n = total * (number // hosts.count() + 1)
             bar.refresh()
-            parts.append(lanes.take(part, slice(0, real)))
+            return part
+
+        parts = hosts.gather(compute, len(pieces))
+    parts = [
+        lanes.take(part, slice(0, real)) for part, (_, real) in zip(parts, pieces, strict=True)
+    ]
     found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
     checks.check_some_finite(found.status, "the significance or its gradient")
     return found
