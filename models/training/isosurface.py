@@ -2,8 +2,8 @@
 
 Orthographic rays march through the volume until it first exceeds the isovalue; bisection refines
 the hit; the normal is the gradient there, by central differences, in view space (x to the right, y
-up, z towards the viewer). Outside of its grid the volume is empty, so that a surface which it cuts
-is closed by the box. The world is scaled so that the box's half diagonal is 1.
+up, z towards the viewer). Outside of its grid the volume is empty: the faces of the box close a
+surface that they cut. The world is scaled so that the box's half diagonal is 1.
 """
 
 import functools
@@ -22,6 +22,8 @@ OVERVIEW = 32  # pixels of the image by which a view is framed
 OCCLUSION_RAYS = 24
 OCCLUSION_STEPS = 8
 OCCLUSION_REACH = 0.3  # length of an occlusion ray; the box's half diagonal is 1
+ON_FACE = 1e-4  # relative distance to a face of the box at which a point lies on it
+CUT = 1e-3  # by which the field exceeds the isovalue where the box cuts: no surface is there
 CHANNELS = 6  # mask, normal, depth, ambient occlusion
 
 
@@ -83,7 +85,7 @@ def render(scene: Scene, view: View, size: int) -> jax.Array:
 def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
     """One ray: mask, normal, depth, ambient occlusion (6,)."""
     direction, step = -view.rotation[2], 2 / STEPS
-    inside = lambda t: _field(scene, origin + t * direction) >= 0  # noqa: E731
+    inside = lambda t: _closed_field(scene, origin + t * direction) >= 0  # noqa: E731
 
     def march(i, first):  # the number of the first step that ends inside
         return jnp.where((first == STEPS) & inside((i + 1) * step), i, first)
@@ -102,27 +104,37 @@ def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
     t = (outer + inner) / 2
     point = origin + t * direction
     normal = _normal(scene, point)
-    normal = jnp.where(normal @ direction > 0, -normal, normal)
+    # Differences over voxels may face away at a silhouette: only that component is turned round.
+    normal -= 2 * jnp.maximum(normal @ direction, 0) * direction
     openness = _openness(scene, point, normal)
     parts = jnp.concatenate([jnp.ones(1), view.rotation @ normal, t[None] / 2, openness[None]])
     return jnp.where(hit, parts, 0)
 
 
 def _field(scene: Scene, point: jax.Array) -> jax.Array:
-    """Trilinear value minus isovalue at a point of the world; -1 outside the box."""
-    place = (point / scene.half_extent + 1) / 2
+    """Trilinear value minus isovalue at a point of the world; outside the box, that of its face."""
     shape = jnp.asarray(scene.values.shape[::-1])
-    index = (place * (shape - 1))[::-1]
-    value = map_coordinates(scene.values, list(index), order=1, mode="nearest")
-    return jnp.where(jnp.all((place >= 0) & (place <= 1)), value - scene.isovalue, -1.0)
+    index = ((point / scene.half_extent + 1) / 2 * (shape - 1))[::-1]
+    return map_coordinates(scene.values, list(index), order=1, mode="nearest") - scene.isovalue
+
+
+def _closed_field(scene: Scene, point: jax.Array) -> jax.Array:
+    """The field where the box is, -1 outside."""
+    within = jnp.all(jnp.abs(point) <= scene.half_extent)
+    return jnp.where(within, _field(scene, point), -1.0)
 
 
 def _normal(scene: Scene, point: jax.Array) -> jax.Array:
+    """Against the gradient; on a face of the box that cuts through what is inside, the face's."""
     spacing = 2 * scene.half_extent / (jnp.asarray(scene.values.shape[::-1]) - 1)
     offsets = jnp.diag(spacing)  # a voxel to either side: what a grid's central differences say
     difference = [_field(scene, point + o) - _field(scene, point - o) for o in offsets]
-    gradient = jnp.stack(difference) / spacing
-    return -gradient / jnp.maximum(jnp.linalg.norm(gradient), 1e-12)
+    gradient = -jnp.stack(difference) / spacing
+    depth = jnp.abs(point) / scene.half_extent  # 1 on a face
+    face = jnp.sign(point) * jax.nn.one_hot(jnp.argmax(depth), 3)
+    cut = (depth.max() > 1 - ON_FACE) & (_field(scene, point) > CUT)
+    normal = jnp.where(cut, face, gradient)
+    return normal / jnp.maximum(jnp.linalg.norm(normal), 1e-12)
 
 
 def _openness(scene: Scene, point: jax.Array, normal: jax.Array) -> jax.Array:
@@ -132,7 +144,7 @@ def _openness(scene: Scene, point: jax.Array, normal: jax.Array) -> jax.Array:
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     lengths = OCCLUSION_REACH * (jnp.arange(OCCLUSION_STEPS) + 1) / OCCLUSION_STEPS
     points = point + 0.01 * normal + directions[:, None] * lengths[:, None]
-    blocked = jax.vmap(jax.vmap(lambda p: _field(scene, p) >= 0))(points)
+    blocked = jax.vmap(jax.vmap(lambda p: _closed_field(scene, p) >= 0))(points)
     return 1 - blocked.any(1).mean()
 
 

@@ -56,6 +56,28 @@ def test_a_corner_is_darker_than_the_open():
     np.testing.assert_allclose(row[-2, 1:4], [0, 0, 1], atol=1e-2)
 
 
+def test_where_the_box_cuts_the_normal_is_the_faces():
+    z, y, x = np.meshgrid(*[np.linspace(0, 1, 16, dtype=np.float32)] * 3, indexing="ij")
+    volume = volumes.Volume("ramp", (x + 2 * y + z) / 4, (1.0, 1.0, 1.0), 0.5)
+    view = View(np.eye(3, dtype=np.float32), np.zeros(2, np.float32), np.float32(0.5))
+    image = np.asarray(isosurface.render(isosurface.scene(volume), view, SIZE))
+    top = image[image[..., 0] > 0]
+    on_face = np.isclose(top[:, 4], top[:, 4].min(), atol=1e-4)
+    assert 0.2 < on_face.mean() < 1  # the rest is the surface itself, which slants
+    np.testing.assert_allclose(top[on_face, 1:4], [[0, 0, 1]] * on_face.sum(), atol=1e-6)
+    assert (top[~on_face, 3] < 0.9).all()
+
+
+def test_normals_at_a_rim_point_outwards_and_to_the_viewer():
+    view = View(np.eye(3, dtype=np.float32), np.zeros(2, np.float32), np.float32(0.8))
+    image = np.asarray(isosurface.render(isosurface.scene(ball(9)), view, SIZE))  # coarse voxels
+    middle = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
+    up, right = np.meshgrid(-middle, middle, indexing="ij")
+    outwards = image[..., 1] * right + image[..., 2] * up
+    inside = image[..., 0] > 0.5
+    assert (image[..., 3][inside] >= 0).all() and (outwards[inside] > 0).all()
+
+
 def test_both_resolutions_see_the_same(tmp_path):
     pairs = srnet_data.views(ball(24), 2, 32, 3, tmp_path)
     assert pairs.low.shape == (2, 8, 8, 5) and pairs.high.shape == (2, 32, 32, 6)
