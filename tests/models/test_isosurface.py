@@ -58,7 +58,7 @@ def test_a_corner_is_darker_than_the_open():
 
 def test_where_the_box_cuts_the_normal_is_the_faces():
     z, y, x = np.meshgrid(*[np.linspace(0, 1, 16, dtype=np.float32)] * 3, indexing="ij")
-    volume = volumes.Volume("ramp", (x + 2 * y + z) / 4, (1.0, 1.0, 1.0), 0.5)
+    volume = volumes.Volume("ramp", (x + 2 * y - z + 1) / 4, (1.0, 1.0, 1.0), 0.5)
     view = View(np.eye(3, dtype=np.float32), np.zeros(2, np.float32), np.float32(0.5))
     image = np.asarray(isosurface.render(isosurface.scene(volume), view, SIZE))
     top = image[image[..., 0] > 0]
