@@ -113,18 +113,20 @@ def visualize(
         def compute(number: int) -> Realizations:
             indices, _ = pieces[number]
             kept = run if hosts.owns(number) else Run(None)
+            # Other devices may split the batch otherwise: a group is known by what is in it.
+            name = f"group_{indices[0]:05d}_of_{len(indices)}"
 
             def compute_group():
                 keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
                 begin = None if start is None else lanes.take(start, indices)
-                stages = kept.part(f"group_{number:04d}_states")
+                stages = kept.part(f"{name}_states")
                 return _visualize_group(
                     objective, variables, targets[indices], keys, config, begin, stages,
                     found_devices, bar,
                 )  # fmt: skip
 
-            part = kept.compute(f"group_{number:04d}", Realizations, compute_group)
-            kept.forget(f"group_{number:04d}_states")
+            part = kept.compute(name, Realizations, compute_group)
+            kept.forget(f"{name}_states")
             bar.n = total * (number // hosts.count() + 1)
             bar.refresh()
             return part
