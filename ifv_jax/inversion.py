@@ -147,10 +147,7 @@ def _linearize_groups(
             bar.update()
             return _on_host(part)
 
-        parts = hosts.gather(compute, len(pieces))
-    parts = [
-        lanes.take(part, slice(0, real)) for part, (_, real) in zip(parts, pieces, strict=True)
-    ]
+        parts = hosts.gather(compute, pieces)
     return Linearization(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 

@@ -68,7 +68,7 @@ def jacobian(
     r = jnp.zeros(shape.shape, shape.dtype, device=lanes.layout(used))
     matrix = jnp.zeros((*shape.shape, size), shape.dtype, device=lanes.layout(used))
     each = len(padded) // len(used)
-    width = lanes.width(each, used)
+    width = 1 if lanes.alone(used) else each
     for lane in range(0, each, width):
         r, pull = _linearize(response, used, width, variables, v, r, lane)
         for first in range(0, n, chunk):

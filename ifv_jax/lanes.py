@@ -43,19 +43,19 @@ def on_each_device(function: Callable, devices: Devices) -> Callable:
 
 
 def spread(function: Callable, devices: Devices) -> Callable:
-    """`on_each_device`, for a function whose lanes do not communicate: see `width`."""
-    if width(2, devices) == 1:
+    """`on_each_device`, for a function whose lanes do not communicate: see `alone`."""
+    if alone(devices):
         function = _one_by_one(function)
     return on_each_device(function, devices)
 
 
-def width(lanes: int, devices: Devices) -> int:
-    """Of `lanes` on one device, how many are computed at once: one on the CPU, elsewhere all.
+def alone(devices: Devices) -> bool:
+    """Whether the lanes of a device are computed one after the other: so on the CPU.
 
-    A CPU gains nothing from wide batches (measured: 25 ms an image and gradient of a DenseNet-40 at
-    batch 16, 22 at 1), and a lane computed alone has the same bits on any number of devices.
+    It gains nothing from wide batches, and a lane computed alone has the same bits on any number of
+    devices.
     """
-    return 1 if devices[0].platform == "cpu" else lanes
+    return devices[0].platform == "cpu"
 
 
 def _one_by_one(function: Callable) -> Callable:

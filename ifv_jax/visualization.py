@@ -131,10 +131,7 @@ def visualize(
             bar.refresh()
             return part
 
-        parts = hosts.gather(compute, len(pieces))
-    parts = [
-        lanes.take(part, slice(0, real)) for part, (_, real) in zip(parts, pieces, strict=True)
-    ]
+        parts = hosts.gather(compute, pieces)
     found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
     checks.check_some_finite(found.status, "the significance or its gradient")
     return found
