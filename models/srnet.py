@@ -18,7 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models import layers, weights_io
+from models import weights_io
+from models.convolution import conv3x3
 from models.network import Network, check_images
 
 SCALE = 4
@@ -40,16 +41,17 @@ def layer_names() -> tuple[str, ...]:
 
 
 def upsample(x: jax.Array, factor: int) -> jax.Array:
-    """Bilinear, half-pixel centres, of (C, H, W, N)."""
-    channels, height, width, batch = x.shape
-    return jax.image.resize(x, (channels, factor * height, factor * width, batch), "bilinear")
+    """Bilinear, half-pixel centres, of (B, H, W, C)."""
+    batch, height, width, channels = x.shape
+    return jax.image.resize(x, (batch, factor * height, factor * width, channels), "bilinear")
 
 
 def space_to_depth(x: jax.Array) -> jax.Array:
-    """(C, 4 h, 4 w, N) -> (16 C, h, w, N)."""
-    channels, height, width, batch = x.shape
-    x = x.reshape(channels, height // SCALE, SCALE, width // SCALE, SCALE, batch)
-    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, height // SCALE, width // SCALE, batch)
+    """(B, 4 h, 4 w, C) -> (B, h, w, 16 C), of each channel the pixels of a cell side by side."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // SCALE, SCALE, width // SCALE, SCALE, channels)
+    x = x.transpose(0, 1, 3, 5, 2, 4)
+    return x.reshape(batch, height // SCALE, width // SCALE, channels * SCALE**2)
 
 
 class Conv3x3(nn.Module):
@@ -61,11 +63,11 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(C, H, W, B) -> (features, H, W, B); last channels that are zero may be left out."""
+        """(B, H, W, C) -> (B, H, W, features); last channels that are zero may be left out."""
         init = nn.initializers.variance_scaling(self.variance, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (3, 3, self.inputs, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return layers.conv3x3(x, kernel[:, :, : x.shape[0]]) + bias[:, None, None, None]
+        return conv3x3(x, kernel[:, :, : x.shape[-1]]) + bias
 
 
 class SRNet(nn.Module):
@@ -81,33 +83,29 @@ class SRNet(nn.Module):
         """
         if upto not in layer_names():
             raise ValueError(f"expected one of the layers {', '.join(layer_names())}, got {upto!r}")
-        low = layers.to_channels_first(images)
-        low = jnp.concatenate([2 * low[:1] - 1, low[1:]])  # the mask from -1 to 1
+        # The mask from -1 to 1.
+        low = jnp.concatenate([2 * images[..., :1] - 1, images[..., 1:]], -1)
         x = low
         if previous is not None:
-            x = jnp.concatenate([low, space_to_depth(layers.to_channels_first(previous))])
+            x = jnp.concatenate([low, space_to_depth(previous)], -1)
         inputs = INPUTS + OUTPUTS * SCALE**2
         x = nn.relu(Conv3x3(WIDTH, inputs, name="conv1")(x))
         if upto == "conv1":
-            return _channels_last(x)
+            return x
         for i in range(BLOCKS):
             y = nn.relu(Conv3x3(WIDTH, name=f"block{i + 1}_conv1")(x))
             x = x + Conv3x3(WIDTH, variance=SMALL, name=f"block{i + 1}_conv2")(y)
             if upto == f"block{i + 1}":
-                return _channels_last(x)
+                return x
         for i in (1, 2):
             x = nn.relu(Conv3x3(WIDTH, name=f"upsample{i}")(upsample(x, 2)))
             if upto == f"upsample{i}":
-                return _channels_last(x)
+                return x
         x = nn.relu(Conv3x3(WIDTH, name="conv2")(x))
         if upto == "conv2":
-            return _channels_last(x)
+            return x
         x = Conv3x3(OUTPUTS, variance=SMALL, name="output")(x)
-        return _channels_last(x.at[:INPUTS].add(upsample(low, SCALE)))
-
-
-def _channels_last(x: jax.Array) -> jax.Array:
-    return x.transpose(3, 1, 2, 0)
+        return x.at[..., :INPUTS].add(upsample(low, SCALE))
 
 
 def finish(output: jax.Array) -> jax.Array:

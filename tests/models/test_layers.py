@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from models import layers
+from models import convolution, layers
 
 
 def reference(x, kernel):
@@ -32,6 +32,32 @@ def test_conv3x3_is_xlas(inputs, outputs, height, width):
     close(y, expected)
     for got, want in zip(pull(cotangent), expected_pull(cotangent), strict=True):
         close(got, want)
+
+
+# Heights that divide into pieces of rows, and a prime one that does not.
+@pytest.mark.parametrize("height", [16, 11, 1])
+def test_convolution_is_xlas(height):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, height, 6, 5)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 5, 4)).astype(np.float32)
+    cotangent = rng.standard_normal((2, height, 6, 4)).astype(np.float32)
+
+    def reference(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def everything(conv):
+        def run(x, kernel, cotangent):
+            y, pull = jax.vjp(conv, x, kernel)
+            inner = jax.grad(lambda k, x: jnp.sum(jnp.sin(conv(x, k))))
+            outer = jax.grad(lambda x, k: jnp.sum(inner(k, x) ** 2))
+            return y, *pull(cotangent), jax.vmap(outer, (0, None))(x[None], kernel)
+
+        return jax.jit(run)(x, kernel, cotangent)
+
+    for a, b in zip(everything(convolution.conv3x3), everything(reference), strict=True):
+        close(a, b)
 
 
 def test_pointwise_is_a_1x1_convolution():
