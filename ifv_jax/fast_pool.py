@@ -59,40 +59,47 @@ def fast_max_pool(params: dict[str, Any]) -> Callable[[jax.Array], jax.Array]:
 
     def backward(residuals, g):
         winner, like = residuals
-        parts = {tap: jnp.where(winner == i, g, 0) for i, tap in enumerate(taps)}
-        return (_interleave(parts, window, strides, like.shape[:-1], padding),)
+        return (_interleave(g, winner, window, strides, like.shape[:-1], padding),)
 
     pool.defvjp(forward, backward)
     return pool
 
 
 def _interleave(
-    parts: dict[tuple[int, ...], jax.Array],
+    g: jax.Array,
+    winner: jax.Array,
     window: Sequence[int],
     strides: Sequence[int],
     shape: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """dx[s q + p] = sum_b parts[s b + p][q - b], phase by phase, put together by a reshape."""
+    """dx[s q + p] = sum_b (g where tap s b + p won)[q - b], phase by phase, put together."""
+    taps = {tap: i for i, tap in enumerate(itertools.product(*(range(w) for w in window)))}
     groups = [-(-w // s) for w, s in zip(window, strides, strict=True)]
-    any_part = next(iter(parts.values()))
-    counts = [n + b - 1 for n, b in zip(any_part.shape, groups, strict=True)]
-    zero = jnp.zeros((), any_part.dtype)
+    counts = [n + b - 1 for n, b in zip(g.shape, groups, strict=True)]
+    # Padded once and kept out of the fusion: slices of memory are read quickly, pads are not.
+    edges = [(b - 1, b - 1, 0) for b in groups]
+    g = lax.optimization_barrier(lax.pad(g, jnp.zeros((), g.dtype), edges))
+    winner = lax.optimization_barrier(lax.pad(winner, jnp.uint8(MOST_TAPS), edges))
     planes = []
     for phase in itertools.product(*(range(s) for s in strides)):
-        plane = jnp.zeros(counts, any_part.dtype)
+        plane = jnp.zeros(counts, g.dtype)
         for shift in itertools.product(*(range(b) for b in groups)):
             tap = tuple(s * b + p for s, b, p in zip(strides, shift, phase, strict=True))
-            if tap in parts:
-                edges = [(b, n - 1 - b, 0) for b, n in zip(shift, groups, strict=True)]
-                plane = plane + lax.pad(parts[tap], zero, edges)
+            if tap in taps:
+                starts = [b - 1 - i for b, i in zip(groups, shift, strict=True)]
+                ends = [n + i for n, i in zip(counts, starts, strict=True)]
+                won = lax.slice(winner, starts, ends) == taps[tap]
+                plane = plane + jnp.where(won, lax.slice(g, starts, ends), 0)
         planes.append(plane)
     rank = len(shape)
-    whole = jnp.stack(planes).reshape(*strides, *counts)
-    whole = whole.transpose([a for i in range(rank) for a in (rank + i, i)])
-    whole = whole.reshape([n * s for n, s in zip(counts, strides, strict=True)])
+    whole = planes[0]
+    if len(planes) > 1:
+        whole = jnp.stack(planes).reshape(*strides, *counts)
+        whole = whole.transpose([a for i in range(rank) for a in (rank + i, i)])
+        whole = whole.reshape([n * s for n, s in zip(counts, strides, strict=True)])
     edges = [
         (-before, size + before - have, 0)
         for (before, _), size, have in zip(padding, shape, whole.shape, strict=True)
     ]
-    return lax.pad(whole, zero, edges)
+    return lax.pad(whole, jnp.zeros((), whole.dtype), edges)

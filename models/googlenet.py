@@ -94,11 +94,16 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     )
 
 
-def local_response_norm(x: jax.Array, n: int = 5, alpha: float = 1e-4, beta: float = 0.75):
-    """x / (1 + alpha / n * sum of x^2 over n neighbouring channels)^beta; (B, H, W, C)."""
-    squares = jnp.pad(x * x, [(0, 0)] * 3 + [(n // 2, n // 2)])
-    sums = sum(squares[..., i : i + x.shape[-1]] for i in range(n))
-    return x * (1 + alpha / n * sums) ** -beta
+def local_response_norm(x: jax.Array) -> jax.Array:
+    """x / (1 + 1e-4 / 5 * sum of x^2 over 5 neighbouring channels)^(3/4); (B, H, W, C).
+
+    On the CPU a power takes XLA ten times as long as two square roots, and the gradient of a sum of
+    slices twenty times as long as that of a window.
+    """
+    padding = [(0, 0)] * 3 + [(2, 2)]
+    sums = lax.reduce_window(x * x, 0.0, lax.add, (1, 1, 1, 5), (1, 1, 1, 1), padding)
+    root = jnp.sqrt(1 + 1e-4 / 5 * sums)
+    return x / (root * jnp.sqrt(root))
 
 
 class Conv(nn.Module):

@@ -56,6 +56,19 @@ def every_layer(apply, layers, variables, images):
     return {name: apply(variables, images, upto=name) for name in layers}
 
 
+def pytorch_layers(variant, path, images):
+    """All layers in PyTorch, channels last."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from benchmarks import torch_googlenet
+
+    reference = torch_googlenet.networks(variant, weights_io.load_arrays(path))
+    with torch.no_grad():
+        layers = torch_googlenet.forward(reference, torch.from_numpy(images).permute(0, 3, 1, 2))
+    return {
+        name: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy() for name, x in layers.items()
+    }
+
+
 def assert_parity(net, expected, images):
     assert set(net.layers) == set(expected)
     # All modules, and the branches of one: each tap is a network of its own to the compiler.
@@ -69,22 +82,14 @@ def assert_parity(net, expected, images):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_layer_is_pytorchs(variant, files, photos):
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tests.models import torch_googlenet
-
     net = googlenet.load(variant, files[variant], size=SIZE)
-    reference = torch_googlenet.networks(variant, weights_io.load_arrays(files[variant]))
-    assert_parity(net, torch_googlenet.forward(reference, photos), photos)
+    assert_parity(net, pytorch_layers(variant, files[variant], photos), photos)
 
 
 def test_bvlc_is_pytorchs_on_its_real_weights():
     path = find("googlenet") / "bvlc_googlenet.npz"
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tests.models import torch_googlenet
-
     images = photograph("chelsea")[None]
-    reference = torch_googlenet.networks("bvlc", weights_io.load_arrays(path))
-    assert_parity(googlenet.load("bvlc", path), torch_googlenet.forward(reference, images), images)
+    assert_parity(googlenet.load("bvlc", path), pytorch_layers("bvlc", path, images), images)
 
 
 def photograph(name: str) -> np.ndarray:

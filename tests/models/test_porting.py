@@ -56,7 +56,7 @@ def state_file(tmp_path):
 
 def test_every_layer_is_pytorchs(tmp_path, images):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tests.models.torch_densenet import TorchDenseNet, randomize
+    from benchmarks.torch_densenet import TorchDenseNet, randomize
 
     reference = randomize(TorchDenseNet(DEPTH, GROWTH_RATE, CLASSES), seed=0)
     path = tmp_path / "checkpoint.pth.tar"

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from models.googlenet import BRANCHES, INCEPTIONS
-from models.googlenet_porting import caffe_names, torchvision_names
 
 TORCH_BRANCHES = dict(
     zip(
@@ -26,22 +25,27 @@ class Caffe:
         self.arrays = {name: torch.from_numpy(np.asarray(a)) for name, a in arrays.items()}
 
     def preprocess(self, images):
+        """Pixels in [0, 1] (B, 3, H, W) to what the first layer takes."""
         x = 255 * images.flip(1)
         return x - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
 
     def conv(self, name, x, stride=1):
+        """The convolution of a layer by our name, with its ReLU."""
         stem = {"conv1": "conv1/7x7_s2", "conv2_reduce": "conv2/3x3_reduce", "conv2": "conv2/3x3"}
         name = stem.get(name, name.replace("inception", "inception_"))
         weight, bias = self.arrays[f"{name}/weight"], self.arrays[f"{name}/bias"]
         return F.relu(F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2))
 
     def norm(self, x):
+        """Local response normalization."""
         return F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0)
 
     def pool4(self, x):
+        """The fourth pool."""
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
     def head(self, x):
+        """The classifier."""
         return F.linear(
             x, self.arrays["loss3/classifier/weight"], self.arrays["loss3/classifier/bias"]
         )
@@ -51,12 +55,13 @@ class Torchvision(Caffe):
     """torchvision's: batch normalization, 3x3 for 5x5, `transform_input`."""
 
     def preprocess(self, images):
+        """ImageNet's mean and deviation, then `transform_input`."""
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         x = (images - mean[:, None, None]) / std[:, None, None]
-        # transform_input
         return x * (std / 0.5)[:, None, None] + ((mean - 0.5) / 0.5)[:, None, None]
 
     def conv(self, name, x, stride=1):
+        """Convolution, batch normalization, ReLU."""
         name = {"conv2_reduce": "conv2", "conv2": "conv3"}.get(name, name)
         module, _, branch = name.partition("/")
         if branch:
@@ -67,56 +72,58 @@ class Torchvision(Caffe):
         return F.relu(F.batch_norm(x, *(self.arrays[f"{name}.bn.{n}"] for n in names), eps=1e-3))
 
     def norm(self, x):
+        """There is none."""
         return None
 
     def pool4(self, x):
+        """Its window is 2, not 3."""
         return F.max_pool2d(x, 2, 2, ceil_mode=True)
 
     def head(self, x):
+        """The classifier."""
         return F.linear(x, self.arrays["fc.weight"], self.arrays["fc.bias"])
 
 
-def forward(net, images):
-    """Every layer by its name in `models.googlenet.layer_names`; images (B, H, W, 3) in [0, 1]."""
-    taps = {}
+def forward(net, images: torch.Tensor, upto: str = "logits") -> dict[str, torch.Tensor]:
+    """Every layer up to `upto` by its name in `models.googlenet.layer_names`, channels second.
 
-    def keep(name, x):
-        if x is not None:
-            taps[name] = x
-            return x
-        return previous
-
-    with torch.no_grad():
-        x = net.preprocess(torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2))
-        x = keep("conv1", net.conv("conv1", x, 2))
-        previous = x = keep("pool1", F.max_pool2d(x, 3, 2, ceil_mode=True))
-        x = keep("norm1", net.norm(x))
-        x = keep("conv2_reduce", net.conv("conv2_reduce", x))
-        previous = x = keep("conv2", net.conv("conv2", x))
-        x = keep("norm2", net.norm(x))
-        x = keep("pool2", F.max_pool2d(x, 3, 2, ceil_mode=True))
-        for module in INCEPTIONS:
-            pooled = F.max_pool2d(x, 3, 1, 1, ceil_mode=True)
-            inputs = {"3x3": "3x3_reduce", "5x5": "5x5_reduce"}
-            for branch in BRANCHES:
-                source = taps[f"{module}/{inputs[branch]}"] if branch in inputs else x
-                if branch == "pool_proj":
-                    source = pooled
-                taps[f"{module}/{branch}"] = net.conv(f"{module}/{branch}", source)
-            outputs = ("1x1", "3x3", "5x5", "pool_proj")
-            x = taps[module] = torch.cat([taps[f"{module}/{name}"] for name in outputs], 1)
-            if module == "inception3b":
-                x = keep("pool3", F.max_pool2d(x, 3, 2, ceil_mode=True))
-            if module == "inception4e":
-                x = keep("pool4", net.pool4(x))
-        x = keep("pool5", x.mean((2, 3)))
-        keep("logits", net.head(x))
-    return {name: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy() for name, x in taps.items()}
+    Images (B, 3, H, W), pixels in [0, 1].
+    """
+    taps: dict[str, torch.Tensor] = {}
+    x = net.preprocess(images)
+    stem = (
+        ("conv1", lambda x: net.conv("conv1", x, 2)),
+        ("pool1", lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True)),
+        ("norm1", net.norm),
+        ("conv2_reduce", lambda x: net.conv("conv2_reduce", x)),
+        ("conv2", lambda x: net.conv("conv2", x)),
+        ("norm2", net.norm),
+        ("pool2", lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True)),
+    )
+    for name, step in stem:
+        y = step(x)
+        if y is not None:
+            x = taps[name] = y
+    for module in INCEPTIONS:
+        reduced = {"3x3": "3x3_reduce", "5x5": "5x5_reduce"}
+        for branch in BRANCHES:
+            source = taps[f"{module}/{reduced[branch]}"] if branch in reduced else x
+            if branch == "pool_proj":
+                source = F.max_pool2d(x, 3, 1, 1, ceil_mode=True)
+            taps[f"{module}/{branch}"] = net.conv(f"{module}/{branch}", source)
+        outputs = ("1x1", "3x3", "5x5", "pool_proj")
+        x = taps[module] = torch.cat([taps[f"{module}/{name}"] for name in outputs], 1)
+        if module == upto:
+            return taps
+        if module == "inception3b":
+            x = taps["pool3"] = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        if module == "inception4e":
+            x = taps["pool4"] = net.pool4(x)
+    taps["pool5"] = x.mean((2, 3))
+    taps["logits"] = net.head(taps["pool5"])
+    return taps
 
 
 def networks(variant, arrays):
+    """The network of a variant, from arrays by the names of its files."""
     return {"bvlc": Caffe, "torchvision": Torchvision}[variant](arrays)
-
-
-def names(variant):
-    return dict(caffe_names() if variant == "bvlc" else torchvision_names())

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 
 class Bottleneck(nn.Module):
+    """BN-ReLU-conv1x1-BN-ReLU-conv3x3, appended to its input."""
+
     def __init__(self, channels, growth_rate):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
@@ -17,21 +19,27 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv2d(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
     def forward(self, x):
+        """(B, C, H, W) -> (B, C + k, H, W)."""
         new = self.conv2(functional.relu(self.bn2(self.conv1(functional.relu(self.bn1(x))))))
         return torch.cat([x, new], 1)
 
 
 class Transition(nn.Module):
+    """BN-ReLU-conv1x1-average pool 2."""
+
     def __init__(self, channels):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, channels // 2, 1, bias=False)
 
     def forward(self, x):
+        """(B, C, H, W) -> (B, C/2, H/2, W/2)."""
         return functional.avg_pool2d(self.conv1(functional.relu(self.bn1(x))), 2)
 
 
 class Block(nn.Module):
+    """The layers of a dense block."""
+
     def __init__(self, channels, growth_rate, count):
         super().__init__()
         layers = [Bottleneck(channels + i * growth_rate, growth_rate) for i in range(count)]
@@ -39,6 +47,8 @@ class Block(nn.Module):
 
 
 class TorchDenseNet(nn.Module):
+    """The whole network."""
+
     def __init__(self, depth, growth_rate, classes):
         super().__init__()
         count, channels = (depth - 4) // 6, 2 * growth_rate
