@@ -58,6 +58,13 @@ def spread(values) -> dict:
     return {"median": round(float(median), 4), "p90": round(float(p90), 4), "count": values.size}
 
 
+def rounded(tree, digits: int = 4):
+    """Every float of a nested dict to so many significant digits."""
+    if isinstance(tree, dict):
+        return {name: rounded(value, digits) for name, value in tree.items()}
+    return float(f"{tree:.{digits}g}") if isinstance(tree, float) else tree
+
+
 def environment() -> dict:
     """The machine, the versions and the commit that produced the numbers."""
     device = jax.devices()[0]

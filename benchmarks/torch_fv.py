@@ -14,10 +14,9 @@ import torch
 from torch.nn import functional as F
 
 
-def response(network: Callable, v: torch.Tensor, features: slice) -> torch.Tensor:
+def response(network: Callable, v: torch.Tensor) -> torch.Tensor:
     """max-mean of a layer's features: v (B, 3, H, W), any real -> (B, n)."""
-    activations = network(torch.sigmoid(v))[:, features]
-    return F.max_pool2d(activations, 3, 2).mean((2, 3))
+    return F.max_pool2d(network(torch.sigmoid(v)), 3, 2).mean((2, 3))
 
 
 def significance(r: torch.Tensor, t: torch.Tensor, k: float = 2.0) -> torch.Tensor:
@@ -26,23 +25,25 @@ def significance(r: torch.Tensor, t: torch.Tensor, k: float = 2.0) -> torch.Tens
     return dot * (dot.abs() / r.norm(dim=1).clamp_min(1e-20)) ** k
 
 
-def adam(network, features, v, t, steps: int, rate: float = 0.05) -> torch.Tensor:
+def adam(network, v, t, steps: int, rate: float = 0.05) -> torch.Tensor:
     """v after `steps` steps on all images of the batch at once."""
     v = v.clone(memory_format=torch.channels_last).requires_grad_(True)
     optimizer = torch.optim.Adam([v], lr=rate)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        loss = -significance(response(network, v, features), t).sum()
+        loss = -significance(response(network, v), t).sum()
         loss.backward()
         optimizer.step()
     return v.detach()
 
 
-def lbfgs(network, features, v, t, steps: int) -> tuple[torch.Tensor, int]:
-    """(v after up to `steps` steps on each image alone, evaluations in all)."""
-    found, evaluations = [], 0
+def lbfgs(network, v, t, steps: int) -> torch.Tensor:
+    """v after up to `steps` steps on each image alone."""
+    found = []
     for i in range(len(v)):
-        one = v[i : i + 1].clone(memory_format=torch.channels_last).requires_grad_(True)
+        # (1, H, W, 3), since LBFGS wants contiguous parameters; permuted it is channels-last.
+        one = v[i : i + 1].permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+        one.requires_grad_(True)
         optimizer = torch.optim.LBFGS(
             [one],
             max_iter=steps,
@@ -54,22 +55,21 @@ def lbfgs(network, features, v, t, steps: int) -> tuple[torch.Tensor, int]:
         )
 
         def closure(one=one, optimizer=optimizer, i=i):
-            nonlocal evaluations
-            evaluations += 1
             optimizer.zero_grad(set_to_none=True)
-            loss = -significance(response(network, one, features), t[i : i + 1]).sum()
+            image = one.permute(0, 3, 1, 2)
+            loss = -significance(response(network, image), t[i : i + 1]).sum()
             loss.backward()
             return loss
 
         optimizer.step(closure)
-        found.append(one.detach())
-    return torch.cat(found), evaluations
+        found.append(one.detach().permute(0, 3, 1, 2))
+    return torch.cat(found)
 
 
-def jacobian(network, features, v) -> tuple[torch.Tensor, torch.Tensor]:
+def jacobian(network, v) -> tuple[torch.Tensor, torch.Tensor]:
     """(r (n,), J (n, m)) at one image v (1, 3, H, W), a backward pass a row."""
     v = v.clone(memory_format=torch.channels_last).requires_grad_(True)
-    r = response(network, v, features)[0]
+    r = response(network, v)[0]
     rows = [torch.autograd.grad(r[i], v, retain_graph=True)[0].reshape(-1) for i in range(len(r))]
     return r.detach(), torch.stack(rows)
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from models.googlenet import BRANCHES, INCEPTIONS
 
-TORCH_BRANCHES = dict(
+TORCH_BRANCHES: dict[str, str] = dict(
     zip(
         BRANCHES,
         ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1"),
@@ -60,9 +60,10 @@ class Torchvision(Caffe):
         x = (images - mean[:, None, None]) / std[:, None, None]
         return x * (std / 0.5)[:, None, None] + ((mean - 0.5) / 0.5)[:, None, None]
 
-    def conv(self, name, x, stride=1):
+    def conv(self, name: str, x, stride=1):
         """Convolution, batch normalization, ReLU."""
-        name = {"conv2_reduce": "conv2", "conv2": "conv3"}.get(name, name)
+        renamed = {"conv2_reduce": "conv2", "conv2": "conv3"}
+        name = renamed.get(name, name)
         module, _, branch = name.partition("/")
         if branch:
             name = f"{module}.{TORCH_BRANCHES[branch]}"

@@ -4,6 +4,7 @@
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -12,13 +13,22 @@ from benchmarks.torch_densenet import TorchDenseNet
 from models import densenet_porting, porting
 
 
-def network(name: str, path: str, layer: str) -> tuple[Callable, int]:
-    """(images (B, 3, H, W) in [0, 1] -> activations of the layer, image size), channels last."""
+class TorchNetwork(NamedTuple):
+    """A layer of a network: images (B, 3, size, size) in [0, 1] -> (B, features, h, w)."""
+
+    apply: Callable[[torch.Tensor], torch.Tensor]
+    size: int
+    features: int
+
+
+def network(workload: str, path: str) -> TorchNetwork:
+    """GN4c or DNde, channels last, weights frozen."""
     arrays = porting.read_state_dict(path)
-    if name == "googlenet":
+    if workload == "GN4c":
         net = torch_googlenet.networks("bvlc", arrays)
         net.arrays = {key: _last(value) for key, value in net.arrays.items()}
-        return (lambda images: torch_googlenet.forward(net, images, layer)[layer]), 224
+        layer = "inception4c"
+        return TorchNetwork(lambda x: torch_googlenet.forward(net, x, layer)[layer], 224, 512)
     depth, growth_rate, classes = densenet_porting.architecture(arrays, path)
     module = TorchDenseNet(depth, growth_rate, classes).eval().requires_grad_(False)
     state = {key: torch.from_numpy(value) for key, value in arrays.items()}
@@ -28,8 +38,9 @@ def network(name: str, path: str, layer: str) -> tuple[Callable, int]:
         torch.tensor(x)[:, None, None]
         for x in (densenet_porting.DICE_MEAN, densenet_porting.DICE_STD)
     )
-    # All of its layers up to block 3 are wanted; what follows, the head, costs next to nothing.
-    return (lambda images: module((images - mean) / std)[layer]), 32
+    # What follows the layer, the head, is computed, too, but costs next to nothing.
+    features = module((torch.full((1, 3, 32, 32), 0.5) - mean) / std)["dense3"].shape[1]
+    return TorchNetwork(lambda x: module((x - mean) / std)["dense3"], 32, features)
 
 
 def _last(tensor: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,8 @@ def invert(
       space: the critical space to search; all of feature space by default.
       left_vectors: also return the left singular vectors of W J.
       kinks: leave out directions that cross kinks of the network, see `ifv_jax.kinks`.
-      chunk: rows of J at once. batch_size: samples whose J is held at once.
+      chunk: rows of J at once. batch_size: samples whose J is held at once; on the CPU no more
+        than one a device.
     Returns: `Predictions`. A sample that fails numerically says so in its status.
     Raises: InputError for bad input, and if every single sample is non-finite.
     """
@@ -134,7 +135,10 @@ def _linearize_groups(
     refine: Refine | None = None,
 ) -> Linearization:
     """`linearize_all`, with refine(J, its linearization, v, indices) of each group in its place."""
-    pieces = lanes.groups(check_batch(v), batch_size, lanes.resolve_devices(devices), hosts.count())
+    used = lanes.resolve_devices(devices)
+    if lanes.alone(used):
+        batch_size = min(batch_size, len(used))  # more at once would be no faster and hold more J
+    pieces = lanes.groups(check_batch(v), batch_size, used, hosts.count())
     with tqdm(total=hosts.rounds(len(pieces)), disable=not progress, desc="invert") as bar:
 
         def compute(number: int) -> Linearization:

@@ -59,11 +59,11 @@ def jacobian(
         raise InputError("a positive integer chunk", repr(chunk), "Leave it out for the default.")
     used = lanes.resolve_devices(devices)
     ((padded, _),) = lanes.groups(count, count, used)
-    n = response.feature_count(variables)
-    chunk = min(chunk, n)
 
     v = lanes.place(lanes.take(v, padded), used)
     shape = jax.eval_shape(response, variables, v)
+    n = shape.shape[1]
+    chunk = min(chunk, n)
     size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
     r = jnp.zeros(shape.shape, shape.dtype, device=lanes.layout(used))
     matrix = jnp.zeros((*shape.shape, size), shape.dtype, device=lanes.layout(used))
@@ -74,6 +74,8 @@ def jacobian(
         for first in range(0, n, chunk):
             # The last chunk overlaps its neighbour rather than being a new shape.
             matrix = _add_rows(used, width, chunk, matrix, pull, lane, min(first, n - chunk))
+            if lanes.alone(used):
+                matrix.block_until_ready()  # rows queued on the CPU took twice as long each
     return Jacobian(r[:count], matrix[:count])
 
 

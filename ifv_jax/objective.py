@@ -61,7 +61,11 @@ class Response:
     def feature_count(self, variables: PyTree) -> int:
         """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""
         image = jax.ShapeDtypeStruct((2, *self.parametrization.shape), jnp.float32)
-        return jax.eval_shape(self.of_images, variables, image).shape[1]
+        return _of_images.eval_shape(self, variables, image).shape[1]
+
+
+# Jitted, it is traced once for all the times that its shape is asked for.
+_of_images = jax.jit(Response.of_images, static_argnums=0)
 
 
 @dataclass(frozen=True)
