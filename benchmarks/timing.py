@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/timing"))
     options = parser.parse_args(arguments)
     start()
-    rate, rows = workloads.matmul_rate(), {}
+    rate, copied, rows = workloads.matmul_rate(), workloads.copy_rate(), {}
     for name in options.only:
         path = getattr(options, NAMES[name])
         if path is None:
@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         content = {
             "rows": report.rounded(rows),
             "matmul_gflops": round(rate, 1),
+            "copy_gb_a_second": round(copied, 1),
             "batch_size": options.batch_size,
             "measured_steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
             "environment": report.environment(),

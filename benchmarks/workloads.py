@@ -155,6 +155,12 @@ def matmul_rate(size: int = 4096) -> float:
     return 2e-9 * size**3 / timed(lambda: product(x), repeats=10)[0]
 
 
+def copy_rate(size: int = 2**27) -> float:
+    """GB/s read and written by one core that copies what fits no cache."""
+    here, there = np.ones(size, np.float32), np.zeros(size, np.float32)
+    return 8e-9 * size / timed(lambda: np.copyto(there, here), repeats=5)[0]
+
+
 def step_gflop(work: Workload, one: Any) -> float:
     """GFlop of the objective and its gradient at a single sample, as XLA counts them."""
     t = targets(1, work.response.feature_count(work.network.variables))
