@@ -69,6 +69,7 @@ def ours(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "adam_step": first / adam / batch,
         "lbfgs_step": second / lbfgs / batch,
+        "start": work.objective(work.network.variables, v, t).tolist(),
         "significance": found.significance.tolist(),
         "lbfgs_significance": finer.significance.tolist(),
     }
@@ -108,11 +109,14 @@ def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "adam_step": first / adam / batch,
         "lbfgs_step": second / lbfgs / batch,
+        "start": significance(v),
         "significance": significance(found),
         "lbfgs_significance": significance(finer),
     }
     if CASES[case].inverted:
-        jacobian, (r, j) = workloads.timed(lambda: torch_fv.jacobian(net.apply, v[:1]))
+        jacobian, (r, j) = workloads.timed(  # warm by now: it is the same backward pass
+            lambda: torch_fv.jacobian(net.apply, v[:1]), warm_up=False
+        )
         solve, objective = workloads.timed(lambda: torch_fv.invert(r, j))
         result |= {
             "jacobian_row": jacobian / net.features,
@@ -123,15 +127,21 @@ def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
     return result
 
 
-def run_side(side: str, case: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One measurement in a process of its own."""
+def run_side(side: str, case: str, number: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One measurement in a process of its own; kept, so that a stopped run goes on from there."""
+    path = options.work / f"{case.replace(', ', '_').replace(' ', '_')}_{side}_{number}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
     command = [sys.executable, "-m", "benchmarks.vs_pytorch", "--side", side, "--case", case]
     for name in (CASES[case].option, "adam_steps", "lbfgs_steps"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"expected {side} to finish {case}, got:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result = done.stdout.splitlines()[-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(result)
+    return json.loads(result)
 
 
 def ratio(a: list[float], b: list[float]) -> dict[str, float]:
@@ -150,8 +160,8 @@ def agreement(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
     def apart(key: str) -> float:
         return float(np.median(np.abs(np.subtract(a[key], b[key])) / np.abs(b[key])))
 
-    found = {"adam_significance": apart("significance")}
-    found["lbfgs_significance"] = apart("lbfgs_significance")
+    keys = {"start": "start", "adam": "significance", "lbfgs": "lbfgs_significance"}
+    found = {f"significance_{name}": apart(key) for name, key in keys.items()}
     if "objective" in a:
         cosine = min(1.0, abs(np.dot(a["objective"], b["objective"])))
         found["prediction_deg"] = float(np.degrees(np.arccos(cosine)))
@@ -161,10 +171,15 @@ def agreement(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
 
 
 def check(case: str, found: dict[str, float]) -> None:
-    """Raises if both sides did not do the same."""
-    limits = {"adam_significance": 0.02, "jacobian_norm": 1e-3}
-    if found.get("gap", 1.0) < 0.9:
-        limits["prediction_deg"] = 2.0
+    """Raises if both sides did not do the same.
+
+    At the start and in J they agree up to round-off. Adam's first steps have the size of the
+    learning rate wherever the gradient is not zero, so that round-off decides the sign where it
+    nearly is, and the paths part: after some steps the significances agree to a few per cent.
+    """
+    limits = {"significance_start": 1e-3, "jacobian_norm": 1e-3, "significance_adam": 0.1}
+    if found.get("gap", 1.0) < 0.95:
+        limits["prediction_deg"] = 1.0
     wrong = {key: found[key] for key in limits if found.get(key, 0.0) > limits[key]}
     if wrong:
         raise RuntimeError(f"expected both sides of {case} to agree within {limits}, got {wrong}")
@@ -193,6 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--adam-steps", type=int, default=20)
     parser.add_argument("--lbfgs-steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/vs_pytorch"))
+    parser.add_argument("--work", type=Path, default=Path("results/vs_pytorch"))
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -206,11 +222,10 @@ def main(arguments: list[str] | None = None) -> None:
         if getattr(options, case.option) is None:
             print(f"{name}: left out, no --{case.option}", flush=True)
             continue
-        run_side("ours", name, options)  # compiles, once and for all
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for _ in range(options.repeats):
+        for number in range(options.repeats):
             for side in SIDES:
-                runs[side].append(run_side(side, name, options))
+                runs[side].append(run_side(side, name, number, options))
         results[name] = report.rounded(compare(runs))
         check(name, results[name]["agreement"])
         print(json.dumps({name: results[name]}, indent=1), flush=True)

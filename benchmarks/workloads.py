@@ -43,9 +43,11 @@ def load(name: str, path: str) -> Workload:
     return Workload(network, response, ifv.make_objective(response), *steps)
 
 
-def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+def timed(
+    function: Callable[[], Any], repeats: int = 1, *, warm_up: bool = True
+) -> tuple[float, Any]:
     """Seconds of the fastest call but the first, which warms up, and what the last one returned."""
-    result, seconds = function(), np.inf
+    result, seconds = function() if warm_up else None, np.inf
     for _ in range(repeats):
         jax.block_until_ready(result)
         began = time.perf_counter()

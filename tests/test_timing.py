@@ -60,7 +60,7 @@ def test_the_jacobian_compiles_once_and_traces_nothing_twice(work):
 
 def test_ratios_are_ours_over_theirs():
     assert vs_pytorch.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
-    reached = {"significance": [1.0], "lbfgs_significance": [1.0]}
+    reached = {"start": [1.0], "significance": [1.0], "lbfgs_significance": [1.0]}
     runs = {
         side: [{"adam_step": seconds, "lbfgs_step": seconds} | reached]
         for side, seconds in (("ours", 0.5), ("pytorch", 2.0))
@@ -71,10 +71,15 @@ def test_ratios_are_ours_over_theirs():
 
 
 def test_sides_that_disagree_are_not_compared():
-    one = {"significance": [2.0], "lbfgs_significance": [3.0], "objective": [1.0, 0.0],
+    one = {"start": [1.0], "significance": [2.0], "lbfgs_significance": [3.0], "objective": [1.0, 0.0],
            "jacobian_norm": 5.0, "gap": 0.2}  # fmt: skip
     vs_pytorch.check("case", vs_pytorch.agreement(one, one))
-    for wrong in ({"significance": [2.2]}, {"jacobian_norm": 5.1}, {"objective": [0.9, 0.44]}):
+    for wrong in (
+        {"start": [1.1]},
+        {"significance": [2.5]},
+        {"jacobian_norm": 5.1},
+        {"objective": [0.9, 0.44]},
+    ):
         with pytest.raises(RuntimeError, match="agree"):
             vs_pytorch.check("case", vs_pytorch.agreement(one, one | wrong))
 

@@ -1,0 +1,142 @@
+"""What the rewriting of `ifv_jax/rewriting.py` gains or costs on networks of many kinds.
+
+    python -m benchmarks.rewriting [--out FOLDER]
+
+Seconds of a gradient with respect to the images inside a compiled loop, as in Feature
+Visualization, rewritten over as written; one core, medians of alternating runs. Below 1 the
+rewriting pays; the aim is at most 1.03 anywhere.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from benchmarks import report, workloads
+from benchmarks.start import start
+from ifv_jax.rewriting import faster
+
+STEPS = 10  # of the loop
+
+
+class Net(nn.Module):
+    """Stem, then three times the layer in question and a ReLU."""
+
+    layer: Callable[[], Callable[[jax.Array], jax.Array]]
+    channels: int = 32
+    dimensions: int = 2
+    depth: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(1, ..., 3) to (1, ..., channels)."""
+        x = nn.relu(nn.Conv(self.channels, (3,) * self.dimensions)(x))
+        for _ in range(self.depth):
+            x = nn.relu(self.layer()(x))
+        return x
+
+
+class Scanned(nn.Module):
+    """The same convolution many times, by `lax.scan`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(1, H, W, 3) to (1, H, W, 32)."""
+        x = nn.Conv(32, (3, 3))(x)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, 32, 32))
+
+        def step(x, _):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+            return nn.relu(y), None
+
+        return lax.scan(step, x, length=4)[0]
+
+
+class Classifier(nn.Module):
+    """The convolutional network of Flax's MNIST example."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(1, H, W, 3) to (1, 10)."""
+        for features in (32, 64):
+            x = nn.avg_pool(nn.relu(nn.Conv(features, (3, 3))(x)), (2, 2), (2, 2))
+        return nn.Dense(10)(nn.relu(nn.Dense(256)(x.reshape(len(x), -1))))
+
+
+conv = partial(nn.Conv, 32, (3, 3))
+NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "Flax's MNIST example": (Classifier(), (1, 28, 28, 3)),
+    "3x3": (Net(conv), (1, 48, 48, 3)),
+    "5x5": (Net(partial(nn.Conv, 32, (5, 5))), (1, 48, 48, 3)),
+    "1x1": (Net(partial(nn.Conv, 32, (1, 1))), (1, 48, 48, 3)),
+    "stride 2": (Net(partial(conv, strides=2), depth=2), (1, 96, 96, 3)),
+    "stride 4, 7x7": (Net(partial(nn.Conv, 32, (7, 7), 4), depth=1), (1, 96, 96, 3)),
+    "dilation 2": (Net(partial(conv, kernel_dilation=2)), (1, 48, 48, 3)),
+    "asymmetric padding": (Net(partial(conv, padding=((2, 0), (0, 1)))), (1, 48, 48, 3)),
+    "grouped": (Net(partial(conv, feature_group_count=4)), (1, 48, 48, 3)),
+    "depthwise": (Net(partial(conv, feature_group_count=32)), (1, 48, 48, 3)),
+    "transposed": (Net(partial(nn.ConvTranspose, 32, (3, 3), (2, 2)), depth=1), (1, 32, 32, 3)),
+    "1-D": (Net(partial(nn.Conv, 32, (9,)), dimensions=1), (1, 2048, 3)),
+    "3-D": (Net(partial(nn.Conv, 16, (3, 3, 3)), 16, 3, 2), (1, 16, 16, 16, 3)),
+    "max pool 2, stride 2": (
+        Net(lambda: lambda x: nn.max_pool(x, (2, 2), (2, 2)), depth=2), (1, 96, 96, 3)),
+    "max pool 3, stride 1": (
+        Net(lambda: lambda x: nn.max_pool(x, (3, 3), padding="SAME")), (1, 48, 48, 3)),
+    "checkpoint": (Net(lambda: nn.remat(nn.Conv)(32, (3, 3))), (1, 48, 48, 3)),
+    "scan": (Scanned(), (1, 48, 48, 3)),
+}  # fmt: skip
+
+
+def climb(function: Callable) -> Callable:
+    """A compiled loop of (variables, images): small steps along the gradient of a sum."""
+
+    def run(variables, images):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(function(variables, x))))
+        return lax.fori_loop(0, STEPS, lambda _, x: x + 1e-3 * gradient(x), images)
+
+    return jax.jit(run)
+
+
+def compare(module: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str, float]:
+    """Milliseconds a step as written and rewritten, and their ratio."""
+    images = jax.random.normal(jax.random.key(0), shape)
+    variables = module.init(jax.random.key(1), images)
+    runs = {"as_written": climb(module.apply), "rewritten": climb(faster(module.apply))}
+    seconds = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(workloads.timed(partial(run, variables, images))[0])
+    found = {name: 1e3 * float(np.median(s)) / STEPS for name, s in seconds.items()}
+    return found | {"ratio": found["rewritten"] / found["as_written"]}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rewriting"))
+    options = parser.parse_args(arguments)
+    start()
+    found = {}
+    for name, (module, shape) in NETWORKS.items():
+        found[name] = compare(module, shape, options.repeats)
+        print(f"{name:<22}" + "".join(f"{k:>12} {v:8.3f}" for k, v in found[name].items()))
+    content = {
+        "milliseconds_a_step": report.rounded(found),
+        "repeats": options.repeats,
+        "environment": report.environment(),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
