@@ -71,8 +71,14 @@ def test_ratios_are_ours_over_theirs():
 
 
 def test_sides_that_disagree_are_not_compared():
-    one = {"start": [1.0], "significance": [2.0], "lbfgs_significance": [3.0], "objective": [1.0, 0.0],
-           "jacobian_norm": 5.0, "gap": 0.2}  # fmt: skip
+    one = {
+        "start": [1.0],
+        "significance": [2.0],
+        "lbfgs_significance": [3.0],
+        "objective": [1.0, 0.0],
+        "jacobian_norm": 5.0,
+        "gap": 0.2,
+    }
     vs_pytorch.check("case", vs_pytorch.agreement(one, one))
     for wrong in (
         {"start": [1.1]},
