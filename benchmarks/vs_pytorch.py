@@ -155,17 +155,17 @@ def ratio(a: list[float], b: list[float]) -> dict[str, float]:
 
 
 def agreement(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
-    """How far the two sides' results lie apart, relative or in degrees."""
+    """Medians of our significance over PyTorch's; how far predictions lie apart, in degrees."""
 
-    def apart(key: str) -> float:
-        return float(np.median(np.abs(np.subtract(a[key], b[key])) / np.abs(b[key])))
+    def over(key: str) -> float:
+        return float(np.median(np.divide(a[key], b[key])))
 
-    keys = {"start": "start", "adam": "significance", "lbfgs": "lbfgs_significance"}
-    found = {f"significance_{name}": apart(key) for name, key in keys.items()}
+    keys = {"at_start": "start", "adam": "significance", "lbfgs": "lbfgs_significance"}
+    found = {f"significance_{name}": over(key) for name, key in keys.items()}
     if "objective" in a:
         cosine = min(1.0, abs(np.dot(a["objective"], b["objective"])))
         found["prediction_deg"] = float(np.degrees(np.arccos(cosine)))
-        found["jacobian_norm"] = abs(a["jacobian_norm"] / b["jacobian_norm"] - 1)
+        found["jacobian_norm"] = a["jacobian_norm"] / b["jacobian_norm"]
         found["gap"] = a["gap"]  # near 1, two solutions are as good: predictions may differ
     return found
 
@@ -175,12 +175,13 @@ def check(case: str, found: dict[str, float]) -> None:
 
     At the start and in J they agree up to round-off. Adam's first steps have the size of the
     learning rate wherever the gradient is not zero, so that round-off decides the sign where it
-    nearly is, and the paths part: after some steps the significances agree to a few per cent.
+    nearly is, and the paths part: after some steps the significances agree to a few per cent. The
+    two L-BFGS scale their first step differently, and are not compared.
     """
-    limits = {"significance_start": 1e-3, "jacobian_norm": 1e-3, "significance_adam": 0.1}
-    if found.get("gap", 1.0) < 0.95:
-        limits["prediction_deg"] = 1.0
-    wrong = {key: found[key] for key in limits if found.get(key, 0.0) > limits[key]}
+    limits = {"significance_at_start": 1e-3, "jacobian_norm": 1e-3, "significance_adam": 0.1}
+    wrong = {key: found[key] for key in limits if abs(found.get(key, 1.0) - 1) > limits[key]}
+    if found.get("gap", 1.0) < 0.95 and found["prediction_deg"] > 1:
+        wrong["prediction_deg"] = found["prediction_deg"]
     if wrong:
         raise RuntimeError(f"expected both sides of {case} to agree within {limits}, got {wrong}")
 
