@@ -218,6 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = getattr(options, CASES[options.case].option)
         print(json.dumps(run(options.case, path, options.adam_steps, options.lbfgs_steps)))
         return
+    start()  # for what is said of the machine; the measuring is done by other processes
     results = {}
     for name, case in CASES.items():
         if getattr(options, case.option) is None:
