@@ -69,8 +69,10 @@ class Torchvision(Caffe):
             name = f"{module}.{TORCH_BRANCHES[branch]}"
         weight = self.arrays[f"{name}.conv.weight"]
         x = F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
-        names = ("running_mean", "running_var", "weight", "bias")
-        return F.relu(F.batch_norm(x, *(self.arrays[f"{name}.bn.{n}"] for n in names), eps=1e-3))
+        mean, variance, scale, shift = (
+            self.arrays[f"{name}.bn.{n}"] for n in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.relu(F.batch_norm(x, mean, variance, scale, shift, eps=1e-3))
 
     def norm(self, x):
         """There is none."""

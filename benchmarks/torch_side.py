@@ -33,7 +33,8 @@ def network(workload: str, path: str) -> TorchNetwork:
     module = TorchDenseNet(depth, growth_rate, classes).eval().requires_grad_(False)
     state = {key: torch.from_numpy(value) for key, value in arrays.items()}
     module.load_state_dict(state, strict=False)  # without the counters of batch normalization
-    module = module.to(memory_format=torch.channels_last)
+    for parameter in module.parameters():
+        parameter.data = _last(parameter.data)
     mean, std = (
         torch.tensor(x)[:, None, None]
         for x in (densenet_porting.DICE_MEAN, densenet_porting.DICE_STD)
