@@ -76,14 +76,15 @@ def climb(work: Workload, start: Any, t: jax.Array, adam: int, lbfgs: int) -> if
     )
 
 
+@partial(jax.jit, static_argnums=0)
+def _forward(response: ifv.Response, variables: Any, v: Any):
+    """(r, pull): the forward pass and what a pull-back needs; compiled once for both below."""
+    return jax.vjp(lambda v: response(variables, v), v)
+
+
 def pull_back(work: Workload, one: Any) -> float:
     """Seconds to pull one cotangent back at a single sample; residuals kept, no forward pass."""
-
-    @jax.jit
-    def forward(variables, v):
-        return jax.vjp(lambda v: work.response(variables, v), v)
-
-    r, pull = forward(work.network.variables, one)
+    r, pull = _forward(work.response, work.network.variables, one)
     again = jax.jit(lambda pull, cotangent: pull(cotangent))
     seconds, _ = timed(lambda: again(pull, jnp.ones_like(r)), repeats=15)
     return seconds
@@ -91,8 +92,7 @@ def pull_back(work: Workload, one: Any) -> float:
 
 def forward_pass(work: Workload, one: Any) -> float:
     """Seconds of the response at a single sample, with what a pull-back needs."""
-    run = jax.jit(lambda variables, v: jax.vjp(lambda v: work.response(variables, v), v))
-    return timed(lambda: run(work.network.variables, one), repeats=5)[0]
+    return timed(lambda: _forward(work.response, work.network.variables, one), repeats=5)[0]
 
 
 def jacobian_row(work: Workload, one: Any) -> float:

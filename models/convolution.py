@@ -56,10 +56,8 @@ def _in_pieces(x: jax.Array, g: jax.Array) -> jax.Array:
 
     def add(total, piece):
         image, top = piece
-        window = lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, width + 2, channels))[
-            0
-        ]
-        shifted = [window[i : i + rows, j : j + width] for i in range(3) for j in range(3)]
+        window = lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, width + 2, channels))
+        shifted = [window[0, i : i + rows, j : j + width] for i in range(3) for j in range(3)]
         patches = jnp.concatenate(shifted, -1).reshape(-1, 9 * channels)
         cotangent = lax.dynamic_slice(g, (image, top, 0, 0), (1, rows, width, outputs))
         product = jnp.dot(
