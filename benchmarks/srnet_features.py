@@ -3,12 +3,13 @@
     python -m benchmarks.srnet_features [--network srnet] [--out benchmarks/results/srnet_features]
 
 32 Hoyer-uniform targets at low resolution 32 x 32, 800 Adam and 300 L-BFGS steps, for k = 2 and
-k = 0, with the mask fixed and with a continuous one. Bars: medians of at most 2 degrees for k = 2
-and at most 5 for k = 0 (the paper recovers both). Checkpointed under `results/`: the same command
-goes on where it was stopped.
+k = 0, with the mask fixed and with a continuous one, which gets 200 L-BFGS steps more. Bars:
+medians of at most 2 degrees for k = 2 and at most 5 for k = 0 (the paper recovers both).
+Checkpointed under `results/`: the same command goes on where it was stopped.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from benchmarks.start import start
 from models import srnet
 
 LAYER = "block8"
+# The free mask's optima are reached later: at 300 steps most samples still climbed.
+MORE_LBFGS_STEPS = {"fixed": 0, "continuous": 200}
 
 
 def settings(
@@ -35,14 +38,14 @@ def settings(
             features=None,
             samples=samples,
             canonical=0,
-            config=config,
+            config=replace(config, lbfgs_steps=config.lbfgs_steps + MORE_LBFGS_STEPS[mask]),
             cosine_power=k,
             parametrization_name=f"geometry_image, mask {mask}",
             parametrization=ifv.geometry_image(loaded.input_shape[:2], mask=mask),
             seed=seed,
         )
         for k in (2.0, 0.0)
-        for mask in ("fixed", "continuous")
+        for mask in MORE_LBFGS_STEPS
     ]
 
 

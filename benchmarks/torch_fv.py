@@ -14,9 +14,14 @@ import torch
 from torch.nn import functional as F
 
 
+def max_mean(features: torch.Tensor) -> torch.Tensor:
+    """(B, n, h, w) -> (B, n)."""
+    return F.max_pool2d(features, 3, 2).mean((2, 3))
+
+
 def response(network: Callable, v: torch.Tensor) -> torch.Tensor:
-    """max-mean of a layer's features: v (B, 3, H, W), any real -> (B, n)."""
-    return F.max_pool2d(network(torch.sigmoid(v)), 3, 2).mean((2, 3))
+    """Of a network that aggregates its features: v (B, 3, H, W), any real -> (B, n)."""
+    return network(torch.sigmoid(v))
 
 
 def significance(r: torch.Tensor, t: torch.Tensor, k: float = 2.0) -> torch.Tensor:

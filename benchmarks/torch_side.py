@@ -10,11 +10,12 @@ import torch
 
 from benchmarks import torch_googlenet
 from benchmarks.torch_densenet import TorchDenseNet
+from benchmarks.torch_fv import max_mean
 from models import densenet_porting, porting
 
 
 class TorchNetwork(NamedTuple):
-    """A layer of a network: images (B, 3, size, size) in [0, 1] -> (B, features, h, w)."""
+    """A layer's aggregated features: images (B, 3, size, size) in [0, 1] -> (B, features)."""
 
     apply: Callable[[torch.Tensor], torch.Tensor]
     size: int
@@ -22,13 +23,15 @@ class TorchNetwork(NamedTuple):
 
 
 def network(workload: str, path: str) -> TorchNetwork:
-    """GN4c or DNde, channels last, weights frozen."""
+    """GN4c, DNde or DNcl, channels last, weights frozen."""
     arrays = porting.read_state_dict(path)
     if workload == "GN4c":
         net = torch_googlenet.networks("bvlc", arrays)
         net.arrays = {key: _last(value) for key, value in net.arrays.items()}
         layer = "inception4c"
-        return TorchNetwork(lambda x: torch_googlenet.forward(net, x, layer)[layer], 224, 512)
+        return TorchNetwork(
+            lambda x: max_mean(torch_googlenet.forward(net, x, layer)[layer]), 224, 512
+        )
     depth, growth_rate, classes = densenet_porting.architecture(arrays, path)
     module = TorchDenseNet(depth, growth_rate, classes).eval().requires_grad_(False)
     state = {key: torch.from_numpy(value) for key, value in arrays.items()}
@@ -39,9 +42,14 @@ def network(workload: str, path: str) -> TorchNetwork:
         torch.tensor(x)[:, None, None]
         for x in (densenet_porting.DICE_MEAN, densenet_porting.DICE_STD)
     )
-    # What follows the layer, the head, is computed, too, but costs next to nothing.
-    features = module((torch.full((1, 3, 32, 32), 0.5) - mean) / std)["dense3"].shape[1]
-    return TorchNetwork(lambda x: module((x - mean) / std)["dense3"], 32, features)
+    # Behind dense block 3 the head is computed, too, but costs next to nothing.
+    layer = {"DNde": "dense3", "DNcl": "logits"}[workload]
+
+    def apply(images: torch.Tensor) -> torch.Tensor:
+        features = module((images - mean) / std)[layer]
+        return features if layer == "logits" else max_mean(features)
+
+    return TorchNetwork(apply, 32, apply(torch.full((1, 3, 32, 32), 0.5)).shape[1])
 
 
 def _last(tensor: torch.Tensor) -> torch.Tensor:

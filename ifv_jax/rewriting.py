@@ -1,9 +1,9 @@
-"""A function with its slow primitives replaced: the same values and gradients, sooner on the CPU.
+"""A function with some of its primitives replaced: the same values, sooner on the CPU.
 
-`faster(function)` traces the function, walks through what it does and puts `fast_conv` and
-`fast_pool` in the place of convolutions and max pools, also inside `jit`, `lax.scan`, `lax.cond`
-and `jax.checkpoint`. Whatever has a gradient of its own (`custom_vjp`, `custom_jvp`) is left alone.
-The replacements are for reverse mode: `jax.grad` and `jax.vjp`, not `jax.jvp`.
+`rewritten(function, replacement)` traces the function and walks through what it does, also inside
+`jit`, `lax.scan`, `lax.cond` and `jax.checkpoint`. Whatever has a gradient of its own
+(`custom_vjp`, `custom_jvp`) is left alone. `faster` puts `fast_conv` and `fast_pool` in the place
+of convolutions and max pools, for reverse mode: `jax.grad` and `jax.vjp`, not `jax.jvp`.
 """
 
 import functools
@@ -16,9 +16,12 @@ from jax.extend import core
 
 from ifv_jax import fast_conv, fast_pool
 
+Replacement = Callable[[core.JaxprEqn], Callable[..., Any] | None]
+"""What to compute an equation of one result by, given its operands; None leaves it as it is."""
 
-def faster(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of pytrees of arrays, rewritten whenever it is called; itself if nothing is slow.
+
+def rewritten(function: Callable[..., Any], replacement: Replacement) -> Callable[..., Any]:
+    """`function` of pytrees of arrays, rewritten whenever it is called; itself if nothing is.
 
     Meant to be called inside `jit`, where tracing costs nothing a second time.
     """
@@ -26,16 +29,21 @@ def faster(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        if not _is_slow(closed.jaxpr):
+        if not concerns(closed.jaxpr, replacement):
             return function(*args)
-        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), replacement)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
     return wrapped
 
 
-def _replacement(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
-    """What computes this equation faster, if there is such."""
+def faster(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with quicker gradients of its convolutions and max pools on the CPU."""
+    return rewritten(function, quick)
+
+
+def quick(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
+    """What computes this equation with a faster gradient, if there is such."""
     name, params = eqn.primitive.name, eqn.params
     if name == "conv_general_dilated" and fast_conv.applies(params):
         return fast_conv.fast_conv(functools.partial(eqn.primitive.bind, **params), params)
@@ -58,13 +66,18 @@ def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     return []
 
 
-def _is_slow(jaxpr: core.Jaxpr) -> bool:
-    return any(
-        _replacement(eqn) is not None or any(map(_is_slow, _inner(eqn))) for eqn in jaxpr.eqns
-    )
+def concerns(jaxpr: core.Jaxpr, replacement: Replacement) -> bool:
+    """Whether there is anything to replace."""
+    return any(replacement(eqn) is not None or _inside(eqn, replacement) for eqn in jaxpr.eqns)
 
 
-def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _inside(eqn: core.JaxprEqn, replacement: Replacement) -> bool:
+    return any(concerns(jaxpr, replacement) for jaxpr in _inner(eqn))
+
+
+def _evaluate(
+    jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], replacement: Replacement
+) -> list[Any]:
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(atom):
@@ -72,11 +85,11 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
 
     for eqn in jaxpr.eqns:
         operands = [read(atom) for atom in eqn.invars]
-        replacement = _replacement(eqn)
-        if replacement is not None:
-            out = [replacement(*operands)]
-        elif any(map(_is_slow, _inner(eqn))):
-            out = _call(eqn, operands)
+        other = replacement(eqn)
+        if other is not None:
+            out = [other(*operands)]
+        elif _inside(eqn, replacement):
+            out = _call(eqn, operands, replacement)
         else:
             out = _alone(jaxpr, eqn)(*operands)
         values.update(zip(eqn.outvars, out, strict=True))
@@ -92,31 +105,31 @@ def _alone(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
     return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))
 
 
-def _call(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:
+def _call(eqn: core.JaxprEqn, operands: Sequence[Any], replacement: Replacement) -> Sequence[Any]:
     """An equation with programs inside, these rewritten."""
     name, params = eqn.primitive.name, eqn.params
     if name in ("checkpoint", "remat2"):
         run = jax.checkpoint(
-            lambda *args: _evaluate(params["jaxpr"], (), args),
+            lambda *args: _evaluate(params["jaxpr"], (), args, replacement),
             prevent_cse=params["prevent_cse"],
             policy=params["policy"],
         )
         return run(*operands)
     if name == "cond":
         index, *rest = operands
-        branches = [_as_function(branch) for branch in params["branches"]]
+        branches = [_as_function(branch, replacement) for branch in params["branches"]]
         return lax.switch(index, branches, *rest)
     if name == "scan":
-        return _scan(params, operands)
-    return _as_function(params["jaxpr"])(*operands)
+        return _scan(params, operands, replacement)
+    return _as_function(params["jaxpr"], replacement)(*operands)
 
 
-def _as_function(closed: core.ClosedJaxpr) -> Callable[..., list[Any]]:
-    return lambda *args: _evaluate(closed.jaxpr, closed.consts, args)
+def _as_function(closed: core.ClosedJaxpr, replacement: Replacement) -> Callable[..., list[Any]]:
+    return lambda *args: _evaluate(closed.jaxpr, closed.consts, args, replacement)
 
 
-def _scan(params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
-    body, constants = _as_function(params["jaxpr"]), params["num_consts"]
+def _scan(params: dict[str, Any], operands: Sequence[Any], replacement: Replacement) -> list[Any]:
+    body, constants = _as_function(params["jaxpr"], replacement), params["num_consts"]
     split = constants + params["num_carry"]
     consts, carry, xs = operands[:constants], operands[constants:split], operands[split:]
 

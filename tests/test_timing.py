@@ -61,6 +61,7 @@ def test_the_jacobian_compiles_once_and_traces_nothing_twice(work):
 def test_ratios_are_ours_over_theirs():
     assert vs_pytorch.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
     reached = {"start": [1.0], "significance": [1.0], "lbfgs_significance": [1.0]}
+    reached |= {"commit": "abc"}
     runs = {
         side: [{"adam_step": seconds, "lbfgs_step": seconds} | reached]
         for side, seconds in (("ours", 0.5), ("pytorch", 2.0))
@@ -68,6 +69,7 @@ def test_ratios_are_ours_over_theirs():
     found = vs_pytorch.compare(runs)
     assert found["ratio"]["adam_step"]["median"] == 0.25
     assert set(found["ratio"]) == {"adam_step", "lbfgs_step"}
+    assert found["commits"] == ["abc"]
 
 
 def test_sides_that_disagree_are_not_compared():

@@ -8,6 +8,7 @@ classes only. The whole test set takes about a minute a network of depth 40 on t
 
 import argparse
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import densenet
+from models.provenance import commit, hardware
 from models.training import cifar10
 
 
@@ -44,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("network", help="name or path, as for densenet.load")
     parser.add_argument("--data", type=Path, required=True, help="folder cifar-10-batches-py")
     parser.add_argument("--without-class", type=int, help="leave the images of this class out")
+    parser.add_argument("--out", type=Path, help="write the result to this .json, too")
     parser.add_argument("--limit", type=int, help="use only so many images")
     options = parser.parse_args(arguments)
     net = densenet.load(options.network)
@@ -51,6 +54,17 @@ def main(arguments: list[str] | None = None) -> None:
     split = cifar10.Split(split.images[: options.limit], split.labels[: options.limit])
     score = accuracy(net.apply, net.variables, split)
     print(f"test accuracy {score:.4f} on {len(split.labels)} images")
+    if options.out:
+        content = {
+            "network": Path(options.network).stem,
+            "test_accuracy": score,
+            "images": len(split.labels),
+            "without_class": options.without_class,
+            "commit": commit(),
+            "hardware": hardware(),
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

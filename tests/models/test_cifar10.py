@@ -1,5 +1,6 @@
 """Reading CIFAR-10, augmenting and shrinking its images."""
 
+import json
 import pickle
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.training import cifar10
+from models.network import Network
+from models.training import cifar10, evaluate
 from tests.models.fake_cifar10 import write_cifar10
 
 
@@ -101,3 +103,20 @@ def test_downsampling_averages_areas():
     np.testing.assert_allclose(three, images.reshape(2, 8, 4, 8, 4, 3).mean((2, 4)), atol=1e-6)
     np.testing.assert_allclose(cifar10.downsample(jnp.ones((1, 32, 32, 3)), 24), 1, atol=1e-6)
     assert cifar10.downsample(images, 32) is images
+
+
+def test_the_evaluation_counts_and_writes(folder, tmp_path, monkeypatch, capsys):
+    """A network that says 3 to everything is right on the images of class 3."""
+
+    def says_3(variables, images):
+        return jax.nn.one_hot(jnp.full(len(images), 3), 10)
+
+    net = Network(says_3, {}, (32, 32, 3), ("logits",), {})
+    monkeypatch.setattr(evaluate.densenet, "load", lambda name: net)
+    labels = cifar10.load(folder, "test").labels
+    out = tmp_path / "scores" / "three.json"
+    evaluate.main(["weights/three.npz", "--data", str(folder), "--out", str(out)])
+    written = json.loads(out.read_text())
+    assert written["test_accuracy"] == np.mean(labels == 3)
+    assert (written["network"], written["images"]) == ("three", len(labels))
+    assert f"on {len(labels)} images" in capsys.readouterr().out
