@@ -121,7 +121,8 @@ def test_products_are_in_full_float32_unless_the_user_says_otherwise():
         return jax.grad(lambda v: response(variables, v).sum())(v)
 
     program = str(jax.make_jaxpr(gradient)(v))
-    assert program.count("conv_general_dilated[") == 4
-    assert program.count("Precision.HIGHEST, Precision.HIGHEST") == 4
+    convolutions = program.count("conv_general_dilated[")
+    assert convolutions >= 4  # two, forwards and backwards
+    assert program.count("Precision.HIGHEST, Precision.HIGHEST") == convolutions
     with jax.default_matmul_precision("tensorfloat32"):
         assert "HIGHEST" not in str(jax.make_jaxpr(gradient)(v))
