@@ -122,15 +122,43 @@ def linearize(jac: Jacobian) -> Linearization:
     A Gram matrix squares the condition number: in float32 what lies below 1e-3 of the largest
     singular value would be noise; in float64 that bound is 1e-8.
     """
-    m = jac.matrix.shape[2]
+    traced = isinstance(jac.matrix, jax.core.Tracer)
+    if not traced and lanes.alone(tuple(jac.matrix.devices())):
+        # BLAS knows that the product is symmetric and does half the work; XLA does not.
+        return Linearization(jac.response, np.stack([_gram(j) for j in _on_host(jac.matrix)]))
     with jax.enable_x64(True):
-        gram = 0.0
-        for first in range(0, m, GRAM_COLUMNS):
-            gram = gram + _gram(jac.matrix[:, :, first : first + GRAM_COLUMNS])
-        return Linearization(jac.response, gram)  # type: ignore[arg-type]
+        gram = jnp.zeros(())
+        for part in _parts(jac.matrix):
+            gram = gram + _wide_gram(part)
+        return Linearization(jac.response, gram)
+
+
+def _parts(matrix):
+    """`GRAM_COLUMNS` columns at a time, so that not all of J is widened to float64 at once."""
+    return (
+        matrix[..., first : first + GRAM_COLUMNS]
+        for first in range(0, matrix.shape[-1], GRAM_COLUMNS)
+    )
+
+
+def _on_host(matrix: jax.Array) -> list[np.ndarray]:
+    """Each sample of an array on the CPU, (n, m), where it lies: samples are whole on a device.
+
+    Where the samples do not divide by the devices, each of these holds all.
+    """
+    shards = {shard.index[0].start or 0: shard.data for shard in matrix.addressable_shards}
+    return [one for first in sorted(shards) for one in np.asarray(shards[first])]
+
+
+def _gram(j: np.ndarray) -> np.ndarray:
+    gram = np.zeros((len(j), len(j)))
+    for part in _parts(j):
+        wide = part.astype(np.float64)
+        gram += wide @ wide.T
+    return gram
 
 
 @jax.jit
-def _gram(matrix):
+def _wide_gram(matrix: jax.Array) -> jax.Array:
     wide = matrix.astype(jnp.float64)
     return jnp.einsum("bim,bjm->bij", wide, wide, precision=jax.lax.Precision.HIGHEST)

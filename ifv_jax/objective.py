@@ -40,7 +40,7 @@ class Response:
         apply = faster(self.apply) if slow_gradients else self.apply
         # A GPU would else round the factors of products to TF32, ten bits, of which the recovered
         # angle suffers (docs/performance.md). Who has chosen a precision knows better.
-        chosen = jax.config.jax_default_matmul_precision
+        chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
         with jax.default_matmul_precision(chosen or "float32"):
             r = self.aggregation(apply(variables, images))
         if r.ndim != 2 or r.shape[0] != images.shape[0]:
