@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ifv_jax import lanes
 from ifv_jax.checks import check_batch
@@ -122,7 +123,7 @@ def linearize(jac: Jacobian) -> Linearization:
     A Gram matrix squares the condition number: in float32 what lies below 1e-3 of the largest
     singular value would be noise; in float64 that bound is 1e-8.
     """
-    traced = isinstance(jac.matrix, jax.core.Tracer)
+    traced = isinstance(jac.matrix, Tracer)
     if not traced and lanes.alone(tuple(jac.matrix.devices())):
         # BLAS knows that the product is symmetric and does half the work; XLA does not.
         return Linearization(jac.response, np.stack([_gram(j) for j in _on_host(jac.matrix)]))
