@@ -38,7 +38,11 @@ class Response:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
         slow_gradients = jax.default_backend() == "cpu"
         apply = faster(self.apply) if slow_gradients else self.apply
-        r = self.aggregation(apply(variables, images))
+        # A GPU would else round the factors of products to TF32, ten bits: more of the optima
+        # found so are poor (docs/performance.md). Who has chosen a precision knows better.
+        chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+        with jax.default_matmul_precision(chosen or "float32"):
+            r = self.aggregation(apply(variables, images))
         if r.ndim != 2 or r.shape[0] != images.shape[0]:
             raise InputError(
                 f"a response of shape ({images.shape[0]}, features) after aggregation",

@@ -111,3 +111,18 @@ def test_any_callable_aggregates():
 def test_symbols_are_unique():
     names = [row.symbol for row in ifv.SYMBOLS]
     assert len(names) == len(set(names)) and all(row.equation for row in ifv.SYMBOLS)
+
+
+def test_products_are_in_full_float32_unless_the_user_says_otherwise():
+    response = networks.response()
+    variables, v = networks.plain_variables(), jnp.zeros((1, *networks.SHAPE))
+
+    def gradient(v):
+        return jax.grad(lambda v: response(variables, v).sum())(v)
+
+    program = str(jax.make_jaxpr(gradient)(v))
+    convolutions = program.count("conv_general_dilated[")
+    assert convolutions >= 4  # two, forwards and backwards
+    assert program.count("Precision.HIGHEST, Precision.HIGHEST") == convolutions
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert "HIGHEST" not in str(jax.make_jaxpr(gradient)(v))
