@@ -20,7 +20,7 @@ from benchmarks.start import start
 from models import srnet
 
 LAYER = "block8"
-# The free mask's optima are reached later: at 300 steps most samples still climbed.
+# The free mask's optima are reached later, if at all.
 MORE_LBFGS_STEPS = {"fixed": 0, "continuous": 200}
 
 

@@ -17,6 +17,9 @@ from ifv_jax.types import PyTree
 MAX_LINE_SEARCH = 15
 """Evaluations after which a line search is given up; a healthy one takes one or two."""
 
+MAX_FAILURES = 3
+"""After the first the memory is forgotten, after the second all begins anew, then a lane ends."""
+
 FIRST_STEP = 1e-3
 """Root mean square change of v in the very first trial step, before any curvature is known."""
 
@@ -27,8 +30,8 @@ class LbfgsState(NamedTuple):
     v: PyTree  # the current point
     inner: Any  # jaxopt's state
     scale: jax.Array  # () positive; the loss is -scale * significance
-    fresh: jax.Array  # () bool; no curvature is remembered, the next direction is the gradient's
-    active: jax.Array  # () bool; False once a line search could make no progress
+    failures: jax.Array  # () int32; line searches without success, in a row
+    active: jax.Array  # () bool; False once there were MAX_FAILURES of them
 
 
 @cache
@@ -81,7 +84,7 @@ def start(v: PyTree, significance, gradient: PyTree, memory: int) -> LbfgsState:
 
     inner = _solver(known, memory).init_state(v)
     inner = inner._replace(stepsize=jnp.ones_like(inner.stepsize))
-    return LbfgsState(v, inner, scale, jnp.asarray(True), usable)
+    return LbfgsState(v, inner, scale, jnp.zeros((), jnp.int32), usable)
 
 
 def _forget(state: LbfgsState) -> LbfgsState:
@@ -93,13 +96,20 @@ def _forget(state: LbfgsState) -> LbfgsState:
     )
 
 
+def _renew(state: LbfgsState, memory: int) -> LbfgsState:
+    """The state as `start` would give it here, whose trial step is longer than late ones."""
+    inner = state.inner
+    gradient = jax.tree.map(lambda g: -g / state.scale, inner.grad)
+    return start(state.v, -inner.value / state.scale, gradient, memory)
+
+
 def advance(
     evaluate: Callable, variables, t, state: LbfgsState, left: jax.Array, steps: int, memory: int
 ):
     """Up to min(steps, left) steps of one lane: (state, significance after each (steps,)).
 
-    A lane whose line search finds nothing better twice in a row ends: its later entries repeat
-    the last.
+    A lane whose line search finds nothing better `MAX_FAILURES` times in a row ends: its later
+    entries repeat the last.
     """
     solver = _solver(_one(evaluate), memory)
 
@@ -112,13 +122,18 @@ def advance(
         v, inner = solver.update(state.v, state.inner, variables, t, state.scale)
         better = inner.value < state.inner.value
         finite = jnp.isfinite(inner.value) & jnp.isfinite(inner.error)
-        # A search without success is repeated once along the gradient, with nothing remembered: at
-        # a kink (ReLU, max pooling) the curvature from the other side misleads. Then the lane ends.
+        # At a kink (ReLU, max pooling) the curvature from the other side misleads, and a short
+        # step sees nothing but the kink: what was remembered is given up before the lane is.
         good = finite & better
-        moved = LbfgsState(v, inner, state.scale, jnp.asarray(False), inner.error > 0)
-        stuck = _forget(state)._replace(fresh=jnp.asarray(True), active=finite & ~state.fresh)
+        none = jnp.zeros_like(state.failures)
+        moved = LbfgsState(v, inner, state.scale, none, inner.error > 0)
+        stuck = jax.tree.map(
+            lambda a, b: jnp.where(state.failures == 0, a, b), _forget(state), _renew(state, memory)
+        )
+        failures = state.failures + 1
+        stuck = stuck._replace(failures=failures, active=finite & (failures < MAX_FAILURES))
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stuck)
-        history = history.at[index].set(-kept.inner.value / state.scale)
+        history = history.at[index].set(-kept.inner.value / kept.scale)
         return index + 1, kept, history
 
     history = jnp.full((steps,), -state.inner.value / state.scale)
