@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         content = {
             "angle_deg_by_fv_and_jacobian": cases,
-            "network": options.network,
+            "network": Path(options.network).stem,
             "samples": setting.samples,
             "seed": options.seed,
             "steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
