@@ -12,8 +12,8 @@ squared error, since at silhouettes the mean of what may be there is wanted, not
 (theirs: mask 1, normals 10 times L1). A quarter of each batch is fed its own first output as the
 previous frame, and a squared difference holds the two frames together: the camera stands still
 (theirs moves, and the frame is warped). Adam, one-cycle learning rate. Volumes named in
-`srnet_data.TEST_VOLUMES` are never trained on; the card gives the scores on them, beside those of
-bilinear upsampling.
+`srnet_data.TEST_VOLUMES` are never trained on; the card gives the scores on `TEST_VIEWS` views of
+each, beside those of bilinear upsampling.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from models import srnet, weights_io
 from models.training import checkpoints, isosurface, reports, srnet_data, volumes
 from models.training.srnet_data import Pairs
 
+TEST_VIEWS = 24  # of each volume: views differ by a decibel
 WEIGHTS = {"mask": 2.0, "occlusion": 1.0, "normal": 50.0, "depth": 10.0, "temporal": 1.0}
 
 
@@ -114,23 +115,47 @@ def make_step(optimizer: optax.GradientTransformation):
 # Scores
 
 
-def scores(output: np.ndarray, high: np.ndarray) -> dict[str, float]:
-    """PSNR in dB of normals and depth inside the surface, and 1 - IoU of the mask.
+def scores(output: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each view: PSNR in dB of normals and depth inside the surface, and 1 - IoU of the mask.
 
-    `output` (B, H, W, >= 5) is finished first; peaks are 2 for normals and 1 for depth.
+    `output` (B, H, W, >= 5) is finished first; peaks are 2 for normals and 1 for depth. Each is an
+    array (B,).
     """
     output = np.asarray(srnet.finish(jnp.asarray(output)))
     inside = high[..., 0] > 0.5
     found = output[..., 0] > 0
+    space = (1, 2)
 
-    def psnr(channels: slice, peak: float) -> float:
-        error = np.mean((output[..., channels] - high[..., channels])[inside] ** 2)
-        return float(10 * np.log10(peak**2 / error))
+    def psnr(channels: slice, peak: float) -> np.ndarray:
+        squares = np.square(output[..., channels] - high[..., channels], dtype=float).mean(-1)
+        return 10 * np.log10(peak**2 * inside.sum(space) / (squares * inside).sum(space))
 
     return {
         "normal_psnr_db": psnr(slice(1, 4), 2),
         "depth_psnr_db": psnr(slice(4, 5), 1),
-        "mask_error": float(1 - (inside & found).sum() / (inside | found).sum()),
+        "mask_error": 1 - (inside & found).sum(space) / (inside | found).sum(space),
+    }
+
+
+def compare(params: Any, pairs: Pairs) -> dict[str, dict[str, float]]:
+    """Means of the scores over views: the network's, bilinear upsampling's, and its gain.
+
+    The gain is the difference in dB, and for the mask's error the ratio of the means;
+    `standard_error` is that of the gains in dB, over views.
+    """
+    network, plain = (
+        scores(x, pairs.high) for x in (upscale(params, pairs.low), bilinear(pairs.low))
+    )
+    gains = {name: network[name] - plain[name] for name in network if name.endswith("_db")}
+    mask = network["mask_error"].mean() / plain["mask_error"].mean()
+    mean = lambda found: {name: float(values.mean()) for name, values in found.items()}  # noqa: E731
+    return {
+        "network": mean(network),
+        "bilinear": mean(plain),
+        "gain": {**mean(gains), "mask_error": float(mask)},
+        "standard_error": {
+            name: float(values.std(ddof=1) / len(values) ** 0.5) for name, values in gains.items()
+        },
     }
 
 
@@ -179,7 +204,9 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     found = [] if folder is None else volumes.read_folder(folder)
     train_volumes, test_volumes = srnet_data.split(found)
     key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
-    pairs = srnet_data.concatenate(_rendered(train_volumes, recipe, key_train, out))
+    pairs = srnet_data.concatenate(
+        _rendered(train_volumes, recipe.views, recipe.size, key_train, out)
+    )
     places = srnet_data.crops(pairs, recipe.crop)
     likely = chances(pairs, places, recipe.crop)
     print(
@@ -209,12 +236,9 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
             if (i + 1) % 50 == 0 or i + 1 == recipe.steps:
                 progress(i + 1, f"loss {float(state.losses[max(0, i - 49) : i + 1].mean()):.4f}")
 
-    tested = _rendered(test_volumes, recipe, key_test, out)
+    tested = _rendered(test_volumes, TEST_VIEWS, recipe.size, key_test, out)
     report = {
-        volume.name: {
-            "network": scores(upscale(state.params, pairs.low), pairs.high),
-            "bilinear": scores(bilinear(pairs.low), pairs.high),
-        }
+        volume.name: compare(state.params, pairs)
         for volume, pairs in zip(test_volumes, tested, strict=True)
     }
     weights = out / "weights.npz"
@@ -227,11 +251,11 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     return weights
 
 
-def _rendered(which: list, recipe: Recipe, key: jax.Array, out: Path) -> list[Pairs]:
+def _rendered(which: list, count: int, size: int, key: jax.Array, out: Path) -> list[Pairs]:
     seeds = np.asarray(jax.random.randint(key, (len(which),), 0, 2**30))
     parts = []
     for volume, seed in zip(which, seeds, strict=True):
-        parts.append(srnet_data.views(volume, recipe.views, recipe.size, int(seed), out / "views"))
+        parts.append(srnet_data.views(volume, count, size, int(seed), out / "views"))
         print(f"{len(parts[-1].low)} views of {volume.name}", flush=True)
     return parts
 
@@ -301,7 +325,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop", type=int, default=16, help="pixels in low resolution")
-    parser.add_argument("--views", type=int, default=8, help="of each volume")
+    parser.add_argument("--views", type=int, default=8, help="of each volume, to train on")
     parser.add_argument("--size", type=int, default=256, help="pixels of a view")
     parser.add_argument("--peak-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

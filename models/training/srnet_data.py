@@ -31,8 +31,8 @@ def analytic() -> list[Volume]:
     clean = [volumes.marschner_lobb(), volumes.gyroid(), volumes.metaballs(seed=0),
              volumes.metaballs(seed=1)]  # fmt: skip
     sharp = [volumes.machine_part(seed=seed) for seed in range(4)]
-    soft = [volumes.metaballs(seed=seed) for seed in (2, 3)]  # a slight noise moves them more
-    noise = (0.01, 0.02, 0.03, 0.05, 0.003, 0.006)
+    soft = [volumes.metaballs(seed=seed) for seed in range(2, 7)]  # the same noise pits them more
+    noise = (0.01, 0.02, 0.03, 0.05, 0.003, 0.006, 0.012, 0.025, 0.05)
     scans = [volumes.scanned(v, noise[i], seed=i) for i, v in enumerate(sharp + soft)]
     return clean + scans
 

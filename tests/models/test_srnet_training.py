@@ -17,6 +17,7 @@ OPTIONS = ["--crop", "4", "--size", "32", "--views", "1", "--batch-size", "2", "
 def small(monkeypatch):
     """One volume, and two residual blocks, which compile faster than ten."""
     monkeypatch.setattr(srnet, "BLOCKS", 2)
+    monkeypatch.setattr(recipe, "TEST_VIEWS", 2)
     monkeypatch.setattr(
         srnet_data, "split", lambda found: ([volumes.metaballs(16, 4)], [volumes.metaballs(16, 4)])
     )
@@ -48,7 +49,12 @@ def test_a_training_resumes_to_the_same_bits(small, tmp_path, monkeypatch, capsy
     for name in whole:
         np.testing.assert_array_equal(whole[name], cut[name])
     card = json.loads((tmp_path / "cut" / "weights.json").read_text())
-    assert set(card["test"]["metaballs_0"]) == {"network", "bilinear"}
+    assert set(card["test"]["metaballs_0"]) == {
+        "network",
+        "bilinear",
+        "gain",
+        "standard_error",
+    }
     assert card["architecture"]["blocks"] == 2 and card["recipe"]["steps"] == 5
     assert (tmp_path / "cut" / "comparison.png").stat().st_size > 1000
     srnet.load(tmp_path / "cut", size=8)
@@ -97,12 +103,29 @@ def test_scores():
     output[..., 4] = np.clip(output[..., 4], 0.1, 0.9) + 0.01
     output[:, 2, 1:6, 0] = -1  # a fifth of the mask is missed
     found = recipe.scores(output, high)
-    assert found["mask_error"] == pytest.approx(0.2)
-    assert found["normal_psnr_db"] > 100
+    assert found["mask_error"] == pytest.approx([0.2, 0.2])
+    assert (found["normal_psnr_db"] > 100).all()
     clean = perfect(high)
     clean[..., 4] = high[..., 4] * 0.9 + 0.05
-    expected = 10 * np.log10(1 / np.mean((clean[..., 4] - high[..., 4])[high[..., 0] > 0] ** 2))
-    assert recipe.scores(clean, high)["depth_psnr_db"] == pytest.approx(expected, abs=1e-3)
+    for i, found in enumerate(recipe.scores(clean, high)["depth_psnr_db"]):
+        inside = high[i, ..., 0] > 0
+        expected = 10 * np.log10(1 / np.mean((clean[i, ..., 4] - high[i, ..., 4])[inside] ** 2))
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_gains_are_means_over_views(monkeypatch):
+    high = truth()
+    pairs = srnet_data.Pairs(high[:, 2::4, 2::4, :5].copy(), high)
+    made = recipe.bilinear(pairs.low)
+    made[0, ..., 1:4] += 0.5 * (high[0, ..., 1:4] - made[0, ..., 1:4])
+    monkeypatch.setattr(recipe, "upscale", lambda params, low: made)
+    found = recipe.compare(None, pairs)
+    ours, theirs = (recipe.scores(x, high) for x in (made, recipe.bilinear(pairs.low)))
+    gain = (ours["normal_psnr_db"] - theirs["normal_psnr_db"])[0]
+    assert gain > 1  # of the first view; the second has none
+    assert found["gain"]["normal_psnr_db"] == pytest.approx(gain / 2)
+    assert found["standard_error"]["normal_psnr_db"] == pytest.approx(gain / 2)
+    assert found["gain"]["depth_psnr_db"] == 0 and found["gain"]["mask_error"] == 1
 
 
 def test_bilinear_is_the_networks_residual():
