@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.out, setting, measured, predictions, space, all_angles[setting.name]
         )
     figures.angle_plot(options.out / "angles.png", all_angles)
-    path = report.write_summary(options.out, cases)
+    path = report.write_cases(options.out, cases)
     print(f"\n{report.table(cases)}")
     for case in cases:
         parts = ", ".join(f"{who} {each['median']:.3f}" for who, each in case.ssim.items())

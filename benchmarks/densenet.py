@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         experiment.picture(options.out, setting, measured, predictions, space, measured_angles)
         # Written after every case, so that a run cut short has reported what it finished.
         figures.angle_plot(options.out / "angles.png", angles)
-        path = report.write_summary(options.out, cases)
+        path = report.write_cases(options.out, cases)
         print(f"{report.table(cases)}\nwrote {path}", flush=True)
 
 

@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.out / "inversions.png", f"{setting.network_name}: inverted images",
         np.asarray(measured.images), captions, columns=4,
     )  # fmt: skip
-    path = report.write_summary(options.out, [case])
+    path = report.write_cases(options.out, [case])
     print(f"{report.table([case])}\nwrote {path}")
 
 

@@ -10,7 +10,6 @@ The rounding is done explicitly, so that the result is the same on every machine
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -119,10 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
             "samples": setting.samples,
             "seed": options.seed,
             "steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
-            "environment": report.environment(),
         }
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+        report.write(options.out, content)
 
 
 if __name__ == "__main__":

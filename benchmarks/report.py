@@ -89,13 +89,18 @@ def _memory_gib() -> float | None:
     return round(kib / 2**20, 1)
 
 
-def write_summary(folder: Path, cases: Sequence[Case]) -> Path:
-    """Writes `folder`/summary.json and returns its path."""
+def write(folder: Path, content: dict) -> Path:
+    """Writes `content` and the environment to `folder`/summary.json and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    content = {"cases": [asdict(case) for case in cases], "environment": environment()}
+    content = content | {"environment": environment()}
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return path
+
+
+def write_cases(folder: Path, cases: Sequence[Case]) -> Path:
+    """`write` for the experiments, whose tables are of one form."""
+    return write(folder, {"cases": [asdict(case) for case in cases]})
 
 
 def table(cases: Sequence[Case]) -> str:

@@ -9,7 +9,6 @@ the aim is at most 1.03 anywhere.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -158,10 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
     content = {
         "milliseconds_a_step": report.rounded(found),
         "repeats": options.repeats,
-        "environment": report.environment(),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+    report.write(options.out, content)
 
 
 if __name__ == "__main__":

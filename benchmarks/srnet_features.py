@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.out / f"{slug(setting.name)}.png", setting, measured, all_angles[setting.name]
         )
         figures.angle_plot(options.out / "angles.png", all_angles)
-        path = report.write_summary(options.out, cases)
+        path = report.write_cases(options.out, cases)
         print(f"{report.table(cases)}\nwrote {path}", flush=True)
 
 

@@ -10,7 +10,6 @@ of the machine is the FLOPs of a step over its seconds, over the rate of a float
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
             "copy_gb_a_second": round(copied, 1),
             "batch_size": options.batch_size,
             "measured_steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
-            "environment": report.environment(),
         }
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+        report.write(options.out, content)
         print(table(rows), flush=True)
 
 

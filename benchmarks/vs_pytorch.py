@@ -239,10 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
             "repeats": options.repeats,
             "measured_steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
             "torch": version("torch"),
-            "environment": report.environment(),
         }
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+        report.write(options.out, content)
     for name, result in results.items():
         check(name, result["agreement"])
 

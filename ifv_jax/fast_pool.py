@@ -32,7 +32,7 @@ def fast_max_pool(params: dict[str, Any]) -> Callable[[jax.Array], jax.Array]:
     """Max pooling with the parameters of `reduce_window_max`."""
     window, strides = params["window_dimensions"], params["window_strides"]
     padding = params["padding"]
-    taps = list(itertools.product(*(range(w) for w in window)))
+    taps = _taps(window)
 
     def slices(x: jax.Array) -> list[jax.Array]:
         low = jnp.asarray(-jnp.inf, x.dtype)
@@ -65,6 +65,11 @@ def fast_max_pool(params: dict[str, Any]) -> Callable[[jax.Array], jax.Array]:
     return pool
 
 
+def _taps(window: Sequence[int]) -> list[tuple[int, ...]]:
+    """Places in the window, first to last: ties go to the first."""
+    return list(itertools.product(*(range(w) for w in window)))
+
+
 def _interleave(
     g: jax.Array,
     winner: jax.Array,
@@ -74,7 +79,7 @@ def _interleave(
     padding: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """dx[s q + p] = sum_b (g where tap s b + p won)[q - b], phase by phase, put together."""
-    taps = {tap: i for i, tap in enumerate(itertools.product(*(range(w) for w in window)))}
+    number = {tap: i for i, tap in enumerate(_taps(window))}
     groups = [-(-w // s) for w, s in zip(window, strides, strict=True)]
     counts = [n + b - 1 for n, b in zip(g.shape, groups, strict=True)]
     # Padded once and kept out of the fusion: slices of memory are read quickly, pads are not.
@@ -86,10 +91,10 @@ def _interleave(
         plane = jnp.zeros(counts, g.dtype)
         for shift in itertools.product(*(range(b) for b in groups)):
             tap = tuple(s * b + p for s, b, p in zip(strides, shift, phase, strict=True))
-            if tap in taps:
+            if tap in number:
                 starts = [b - 1 - i for b, i in zip(groups, shift, strict=True)]
                 ends = [n + i for n, i in zip(counts, starts, strict=True)]
-                won = lax.slice(winner, starts, ends) == taps[tap]
+                won = lax.slice(winner, starts, ends) == number[tap]
                 plane = plane + jnp.where(won, lax.slice(g, starts, ends), 0)
         planes.append(plane)
     rank = len(shape)

@@ -48,7 +48,7 @@ def test_an_experiment_from_start_to_summary(setting, tmp_path):
     verified = experiment.verify(setting, objective, measured, predictions, run)
     case = experiment.to_case(setting, measured, predictions, None, verified, extra=1)
     assert all(isinstance(seconds, float) for seconds in case.seconds.values())
-    path = report.write_summary(tmp_path, [case])
+    path = report.write_cases(tmp_path, [case])
     written = json.loads(path.read_text())
     assert set(written) == {"cases", "environment"}
     (row,) = written["cases"]
