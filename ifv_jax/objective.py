@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import aggregation, significance
+from ifv_jax import aggregation, rewriting, significance
 from ifv_jax.errors import InputError
 from ifv_jax.parametrization import Parametrization
-from ifv_jax.rewriting import faster
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
 
 
@@ -36,13 +35,14 @@ class Response:
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
-        slow_gradients = jax.default_backend() == "cpu"
-        apply = faster(self.apply) if slow_gradients else self.apply
+        respond = self._respond
+        if jax.default_backend() == "cpu":
+            respond = rewriting.on_cpu(respond)
         # A GPU would else round the factors of products to TF32, ten bits: more of the optima
         # found so are poor (docs/performance.md). Who has chosen a precision knows better.
         chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
         with jax.default_matmul_precision(chosen or "float32"):
-            r = self.aggregation(apply(variables, images))
+            r = respond(variables, images)
         if r.ndim != 2 or r.shape[0] != images.shape[0]:
             raise InputError(
                 f"a response of shape ({images.shape[0]}, features) after aggregation",
@@ -61,6 +61,9 @@ class Response:
         if self.features == tuple(range(first, last + 1)):
             return r[:, first : last + 1]  # A plain slice lets XLA drop what it does not need.
         return r[:, np.asarray(self.features)]
+
+    def _respond(self, variables: PyTree, images: jax.Array) -> jax.Array:
+        return self.aggregation(self.apply(variables, images))
 
     def feature_count(self, variables: PyTree) -> int:
         """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""

@@ -22,6 +22,13 @@ both = [ifv.visualize(*arguments, config=config, devices=used) for used in (four
 jax.tree.map(np.testing.assert_array_equal, *both)
 compiled = (visualization._look, visualization._adam_call, visualization._lbfgs_call)
 assert [f._cache_size() for f in compiled] == [2, 2, 2]  # once for each number of devices
+divisions = ifv.make_objective(networks.response(networks.dividing_apply, ifv.mean))
+config = ifv.FVConfig(adam_steps=5, lbfgs_steps=5)
+arguments = (divisions, *arguments[1:])
+jax.tree.map(
+    np.testing.assert_array_equal,
+    *(ifv.visualize(*arguments, config=config, devices=used) for used in (four, one)),
+)
 v = both[0].v
 for options in ({}, {"kinks": ifv.Perturbations(jax.random.key(3), pairs=2)}):
     results = [
