@@ -201,3 +201,28 @@ def test_static_results_and_pytrees():
     assert set(one) == set(other)
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-6)
+
+
+def test_divisors_that_are_smaller_become_factors():
+    """By channel, by a sum, by a constant; whole numbers and equal shapes are left alone."""
+
+    def divided(w, x):
+        return jax.nn.softmax(x / w) / 1.7 + (x / (2 + jnp.cos(x)))
+
+    def broadcasting(function):
+        closed = jax.make_jaxpr(jax.grad(lambda w, x: function(w, x).sum(), argnums=1))(w, x)
+        divisions = [e for e in closed.jaxpr.eqns if e.primitive.name == "div"]
+        return [e for e in divisions if e.invars[1].aval.size < e.outvars[0].aval.size]
+
+    with jax.enable_x64(True):
+        w, x = jnp.asarray(normal(3)), jnp.asarray(normal(2, 4, 3, seed=1))
+        assert broadcasting(divided) and not broadcasting(rewriting.on_cpu(divided))
+        gradients = [
+            jax.grad(lambda w, x, f=f: jnp.sin(f(w, x)).sum(), argnums=(0, 1))(w, x)
+            for f in (divided, rewriting.on_cpu(divided))
+        ]
+        for a, b in zip(*gradients, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+        alone = jax.make_jaxpr(lambda x, i: (x / (1 + x), lax.div(i, 3)))(x, jnp.arange(3)).eqns
+    assert [eqn.primitive.name for eqn in alone].count("div") == 2
+    assert not any(map(rewriting.steady, alone))

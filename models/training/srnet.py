@@ -94,11 +94,13 @@ def loss(params: Any, low: jax.Array, high: jax.Array) -> jax.Array:
     )
 
 
+@functools.cache
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """Adam under a one-cycle schedule."""
     return optax.adam(optax.cosine_onecycle_schedule(recipe.steps, recipe.peak_rate, 0.1))
 
 
+@functools.cache  # compiled once for each optimizer
 def make_step(optimizer: optax.GradientTransformation):
     """`step(state, low, high, index) -> state`."""
 
