@@ -133,15 +133,16 @@ def run_case(setting: experiment.Setting, folder: Path, verify: bool):
         outside = np.asarray(ifv.fraction_outside(space, measured.targets))
         notes["mean_target_outside"] = round(float(np.mean(outside)), 4)
     predictions = experiment.predict(setting, measured, space)
-    estimator = "closed_form"
-    if setting.pairs:
+    off_kinks = setting.pairs > 0
+    if off_kinks:
         cases.append(experiment.to_case(setting, measured, predictions, space, **notes))
         predictions = experiment.invert_off_kinks(setting, response, measured, space, run)
-        estimator = "closed_form_off_kinks"
-        notes = {"pairs": setting.pairs, "deviation": setting.deviation}
+        notes = {}
     verified = experiment.verify(setting, objective, measured, predictions, run) if verify else None
     cases.append(
-        experiment.to_case(setting, measured, predictions, space, verified, estimator, **notes)
+        experiment.to_case(
+            setting, measured, predictions, space, verified, off_kinks=off_kinks, **notes
+        )
     )
     return (
         cases,

@@ -215,10 +215,15 @@ def to_case(
     predictions: ifv.Predictions,
     space: ifv.CriticalSpace | None,
     verified: Verified | None = None,
-    estimator: str = "closed_form",
+    *,
+    off_kinks: bool = False,
     **notes,
 ) -> Case:
-    """The numbers of one estimator for the report."""
+    """The numbers of one estimator for the report; `off_kinks` as made by `invert_off_kinks`."""
+    estimator = "closed_form"
+    if off_kinks:
+        estimator += "_off_kinks"
+        notes = {"pairs": setting.pairs, "deviation": setting.deviation, **notes}
     measured_angles = angles(setting, measured, predictions, space)
     status = np.where(
         np.asarray(measured.fv_status) != ifv.Status.OK, measured.fv_status, predictions.status
@@ -252,7 +257,7 @@ def to_case(
         coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
         seconds={
             "visualize": _seconds(measured.seconds_visualize),
-            "invert": _seconds(measured.seconds_invert) if estimator == "closed_form" else None,
+            "invert": None if off_kinks else _seconds(measured.seconds_invert),
             "reoptimize": None if verified is None else _seconds(verified.seconds),
         },
         notes={

@@ -94,11 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
         verified = None
         if not options.no_verify:
             verified = experiment.verify(setting, objective, measured, predictions, run)
-        notes = {"pairs": setting.pairs, "deviation": setting.deviation}
         cases.append(
-            experiment.to_case(
-                setting, measured, predictions, None, verified, "closed_form_off_kinks", **notes
-            )
+            experiment.to_case(setting, measured, predictions, None, verified, off_kinks=True)
         )
         all_angles[setting.name] = experiment.angles(setting, measured, predictions, None)
         picture(

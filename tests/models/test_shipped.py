@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from models import densenet, srnet
-from models.training import cifar10, evaluate, srnet_data, volumes
-from models.training import srnet as srnet_recipe
+from models.training import cifar10, evaluate, srnet_data, srnet_scores, volumes
 
 SHIPPED = {"cifar10": None, "cifar10_without_4": 4}
 
@@ -82,10 +81,10 @@ def test_the_bar_for_srnet():
 def test_srnet_beats_bilinear_on_a_volume_it_never_saw(tmp_path):
     blobs = volumes.metaballs(48, seed=7)
     pairs = srnet_data.views(blobs, 2, 64, 3, tmp_path)
-    ours = srnet_recipe.scores(
-        srnet_recipe.upscale(srnet.load().variables["params"], pairs.low), pairs.high
+    ours = srnet_scores.scores(
+        srnet_scores.upscale(srnet.load().variables["params"], pairs.low), pairs.high
     )
-    theirs = srnet_recipe.scores(srnet_recipe.bilinear(pairs.low), pairs.high)
+    theirs = srnet_scores.scores(srnet_scores.bilinear(pairs.low), pairs.high)
     assert (ours["normal_psnr_db"] > theirs["normal_psnr_db"] + 0.5).all()
     assert (ours["depth_psnr_db"] > theirs["depth_psnr_db"] + 2).all()
     assert (ours["mask_error"] < 0.9 * theirs["mask_error"]).all()

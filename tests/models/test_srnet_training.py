@@ -8,7 +8,7 @@ import pytest
 
 from models import srnet, weights_io
 from models.training import srnet as recipe
-from models.training import srnet_data, volumes
+from models.training import srnet_data, srnet_scores, volumes
 
 OPTIONS = ["--crop", "4", "--size", "32", "--views", "1", "--batch-size", "2", "--save-every", "2"]
 
@@ -102,12 +102,12 @@ def test_scores():
     output = perfect(high)
     output[..., 4] = np.clip(output[..., 4], 0.1, 0.9) + 0.01
     output[:, 2, 1:6, 0] = -1  # a fifth of the mask is missed
-    found = recipe.scores(output, high)
+    found = srnet_scores.scores(output, high)
     assert found["mask_error"] == pytest.approx([0.2, 0.2])
     assert (found["normal_psnr_db"] > 100).all()
     clean = perfect(high)
     clean[..., 4] = high[..., 4] * 0.9 + 0.05
-    for i, found in enumerate(recipe.scores(clean, high)["depth_psnr_db"]):
+    for i, found in enumerate(srnet_scores.scores(clean, high)["depth_psnr_db"]):
         inside = high[i, ..., 0] > 0
         expected = 10 * np.log10(1 / np.mean((clean[i, ..., 4] - high[i, ..., 4])[inside] ** 2))
         assert found == pytest.approx(expected, abs=1e-3)
@@ -116,11 +116,11 @@ def test_scores():
 def test_gains_are_means_over_views(monkeypatch):
     high = truth()
     pairs = srnet_data.Pairs(high[:, 2::4, 2::4, :5].copy(), high)
-    made = recipe.bilinear(pairs.low)
+    made = srnet_scores.bilinear(pairs.low)
     made[0, ..., 1:4] += 0.5 * (high[0, ..., 1:4] - made[0, ..., 1:4])
-    monkeypatch.setattr(recipe, "upscale", lambda params, low: made)
-    found = recipe.compare(None, pairs)
-    ours, theirs = (recipe.scores(x, high) for x in (made, recipe.bilinear(pairs.low)))
+    monkeypatch.setattr(srnet_scores, "upscale", lambda params, low: made)
+    found = srnet_scores.compare(None, pairs)
+    ours, theirs = (srnet_scores.scores(x, high) for x in (made, srnet_scores.bilinear(pairs.low)))
     gain = (ours["normal_psnr_db"] - theirs["normal_psnr_db"])[0]
     assert gain > 1  # of the first view; the second has none
     assert found["gain"]["normal_psnr_db"] == pytest.approx(gain / 2)
@@ -132,8 +132,8 @@ def test_bilinear_is_the_networks_residual():
     low = np.random.default_rng(1).uniform(0, 1, (1, 4, 4, 5)).astype(np.float32)
     params = srnet.template()["params"]
     silent = {k: {n: jnp.zeros(a.shape) for n, a in v.items()} for k, v in params.items()}
-    found = recipe.upscale(silent, low)
-    np.testing.assert_allclose(found[..., :5], recipe.bilinear(low)[..., :5], atol=1e-5)
+    found = srnet_scores.upscale(silent, low)
+    np.testing.assert_allclose(found[..., :5], srnet_scores.bilinear(low)[..., :5], atol=1e-5)
 
 
 def test_difficult_crops_are_drawn_more_often():
