@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import ifv_jax as ifv
-from benchmarks import experiment, figures, report
+from benchmarks import cases, experiment, figures, report
 from benchmarks.start import start
 from models import densenet
 
@@ -38,6 +38,7 @@ def settings(name: str, seed: int) -> list[experiment.Setting]:
         samples=12,
         canonical=0,
         config=CONFIG,
+        pairs=16,
         reoptimized=3,
         reoptimization_steps=100,
         seed=seed,
@@ -48,6 +49,7 @@ def settings(name: str, seed: int) -> list[experiment.Setting]:
         layer="logits",
         features=None,
         canonical=2,
+        critical=True,
         aggregation_name="identity",
         aggregation=ifv.identity,
     )
@@ -64,29 +66,17 @@ def main(arguments: list[str] | None = None) -> None:
     start()
     began = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
-    cases, all_angles = [], {}
+    found, angles = [], {}
     for setting in settings(options.network, options.seed):
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
-        response, objective = experiment.make(setting)
-        run = ifv.Run(None)
-        measured = experiment.measure(setting, response, objective, run)
-        space = None
-        if setting.layer == "logits":
-            candidates = experiment.candidate_spaces(setting, measured)
-            choice = experiment.choose_space(setting, measured, candidates)
-            space = choice.space
-            print(f"critical space: {space.basis.shape[1]} of {space.basis.shape[0]} dimensions")
-        predictions = experiment.predict(setting, measured, space)
-        verified = experiment.verify(setting, objective, measured, predictions, run)
-        cases.append(experiment.to_case(setting, measured, predictions, space, verified))
-        all_angles[setting.name] = experiment.angles(setting, measured, predictions, space)
-        experiment.picture(
-            options.out, setting, measured, predictions, space, all_angles[setting.name]
-        )
-    figures.angle_plot(options.out / "angles.png", all_angles)
-    path = report.write_cases(options.out, cases)
-    print(f"\n{report.table(cases)}")
-    for case in cases:
+        outcome = cases.run_case(setting, ifv.Run(None))
+        found += outcome.cases
+        angles[setting.name] = outcome.angles
+        cases.picture(options.out, setting, outcome)
+    figures.angle_plot(options.out / "angles.png", angles)
+    path = report.write_cases(options.out, found)
+    print(f"\n{report.table(found)}")
+    for case in found:
         parts = ", ".join(f"{who} {each['median']:.3f}" for who, each in case.ssim.items())
         print(f"similarity to itself after re-optimizing ({case.name}): {parts}")
     print(f"\n{time.monotonic() - began:.0f} s; wrote {path} and the pictures beside it")

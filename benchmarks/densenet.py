@@ -15,12 +15,13 @@ bars: medians of DNcl and DN4cl on their critical spaces at most 1.5 degrees, of
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import ifv_jax as ifv
-from benchmarks import experiment, figures, report
+from benchmarks import cases, experiment, figures, report
 from benchmarks.start import start
 from models import densenet
 
@@ -42,6 +43,7 @@ def settings(
         samples=samples or 64,
         canonical=10 if samples is None else samples // 6,
         config=config,
+        critical=True,
         aggregation_name="identity",
         aggregation=ifv.identity,
         seed=seed,
@@ -55,6 +57,7 @@ def settings(
         samples=samples or 32,
         canonical=0,
         config=config,
+        critical=True,
         pairs=16,
         seed=seed,
     )
@@ -108,51 +111,6 @@ def describe_complement(setting: experiment.Setting, space: ifv.CriticalSpace) -
     }
 
 
-def run_case(setting: experiment.Setting, folder: Path, verify: bool):
-    """(cases of this setting, angles for the plot, measured, predictions, space)."""
-    slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
-    run = ifv.Run(folder / slug, (setting.seed, setting.samples, setting.config))
-    response, objective = experiment.make(setting)
-    measured = experiment.measure(setting, response, objective, run)
-    plain = experiment.predict(setting, measured, None)
-    candidates = experiment.candidate_spaces(setting, measured)
-    choice = experiment.choose_space(setting, measured, candidates)
-    n = measured.targets.shape[1]
-    spaces = {n: ifv.full_space(n)} | {c.space.basis.shape[1]: c.space for c in candidates}
-    found = [
-        {k: (None if v != v else v) for k, v in row._asdict().items()}
-        | {"complement": describe_complement(setting, spaces[row.dimension])}
-        for row in choice.table
-    ]
-    notes: dict = {"choice": choice.status.name.lower(), "spaces": found}
-    cases, space = [], None
-    if choice.space.complement.shape[1]:
-        note = "whole feature space, no critical space"
-        cases.append(experiment.to_case(setting, measured, plain, None, note=note))
-        space = choice.space
-        outside = np.asarray(ifv.fraction_outside(space, measured.targets))
-        notes["mean_target_outside"] = round(float(np.mean(outside)), 4)
-    predictions = experiment.predict(setting, measured, space)
-    off_kinks = setting.pairs > 0
-    if off_kinks:
-        cases.append(experiment.to_case(setting, measured, predictions, space, **notes))
-        predictions = experiment.invert_off_kinks(setting, response, measured, space, run)
-        notes = {}
-    verified = experiment.verify(setting, objective, measured, predictions, run) if verify else None
-    cases.append(
-        experiment.to_case(
-            setting, measured, predictions, space, verified, off_kinks=off_kinks, **notes
-        )
-    )
-    return (
-        cases,
-        experiment.angles(setting, measured, predictions, space),
-        measured,
-        predictions,
-        space,
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -169,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     start()
     options.out.mkdir(parents=True, exist_ok=True)
-    cases, angles = [], {}
+    found, angles = [], {}
     config = ifv.FVConfig(
         adam_steps=options.adam_steps, lbfgs_steps=options.lbfgs_steps, batch_size=32
     )
@@ -177,16 +135,20 @@ def main(arguments: list[str] | None = None) -> None:
         if options.only and setting.name not in options.only:
             continue
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
-        new, measured_angles, measured, predictions, space = run_case(
-            setting, options.work, options.verify is None or setting.name in options.verify
+        slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
+        outcome = cases.run_case(
+            setting,
+            ifv.Run(options.work / slug, (setting.seed, setting.samples, setting.config)),
+            verify=options.verify is None or setting.name in options.verify,
+            describe=partial(describe_complement, setting),
         )
-        cases += new
-        angles[setting.name] = measured_angles
-        experiment.picture(options.out, setting, measured, predictions, space, measured_angles)
+        found += outcome.cases
+        angles[setting.name] = outcome.angles
+        cases.picture(options.out, setting, outcome)
         # Written after every case, so that a run cut short has reported what it finished.
         figures.angle_plot(options.out / "angles.png", angles)
-        path = report.write_cases(options.out, cases)
-        print(f"{report.table(cases)}\nwrote {path}", flush=True)
+        path = report.write_cases(options.out, found)
+        print(f"{report.table(found)}\nwrote {path}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The paper's experiment for one layer: sample targets, visualize, invert, verify, report."""
+"""The stages of the paper's experiment for one layer: visualize, invert, verify."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import ifv_jax as ifv
-from benchmarks import figures
-from benchmarks.report import Case, spread
 
 Array = Any  # of JAX while computing, of NumPy when read back from a checkpoint
 
@@ -33,7 +30,8 @@ class Setting:
     cosine_power: float = 2.0
     pairs: int = 0  # of perturbations to find kinks by; 0: they are not looked for
     deviation: float = 1.5e-4  # of the perturbations
-    tau_max: float = 0.1  # largest threshold that Algorithm 1 tries
+    critical: bool = False  # a critical space is looked for, by Algorithm 1
+    tau_max: float = 0.1  # the largest threshold that it tries
     aggregation_name: str = "max_mean"
     aggregation: Callable = ifv.max_mean
     parametrization_name: str = "sigmoid_pixels"
@@ -173,7 +171,7 @@ def verify(
         "predicted": jnp.asarray(predictions.objective[first]),
         "target": jnp.asarray(measured.targets[first]),
         "response": _unit(jnp.asarray(measured.response[first])),
-        "random": _random(setting, measured)[first],
+        "random": random_targets(setting, measured)[first],
     }
     run = run.part("verify", (directions, measured.v[first], setting.reoptimization_steps))
 
@@ -194,99 +192,6 @@ def verify(
     return run.compute("verified", Verified, compute)
 
 
-def angles(
-    setting: Setting, measured: Measured, predictions: ifv.Predictions, space
-) -> dict[str, np.ndarray]:
-    """Angular distances to the targets on the space, (samples,) each; invalid samples are 90."""
-    targets = jnp.asarray(measured.targets)
-    usable = jnp.asarray(measured.fv_status) == ifv.Status.OK
-    distance = partial(ifv.angular_distance, space=space)
-    predicted = jnp.where(usable[:, None], jnp.asarray(predictions.objective), 0)
-    return {
-        "predicted": np.asarray(distance(predicted, targets)),
-        "response": np.asarray(distance(jnp.asarray(measured.response), targets)),
-        "random": np.asarray(distance(_random(setting, measured), targets)),
-    }
-
-
-def to_case(
-    setting: Setting,
-    measured: Measured,
-    predictions: ifv.Predictions,
-    space: ifv.CriticalSpace | None,
-    verified: Verified | None = None,
-    *,
-    off_kinks: bool = False,
-    **notes,
-) -> Case:
-    """The numbers of one estimator for the report; `off_kinks` as made by `invert_off_kinks`."""
-    estimator = "closed_form"
-    if off_kinks:
-        estimator += "_off_kinks"
-        notes = {"pairs": setting.pairs, "deviation": setting.deviation, **notes}
-    measured_angles = angles(setting, measured, predictions, space)
-    status = np.where(
-        np.asarray(measured.fv_status) != ifv.Status.OK, measured.fv_status, predictions.status
-    )
-    valid = status == ifv.Status.OK
-    silent = np.sum(
-        np.asarray(measured.targets) ** 2 * np.asarray(predictions.undetermined), axis=1
-    )
-    profile = ifv.coefficients(predictions.left_vectors, jnp.asarray(measured.targets))
-    n = measured.targets.shape[1]
-    return Case(
-        name=setting.name,
-        network=setting.network_name,
-        layer=setting.layer,
-        features=n,
-        space_dim=n if space is None else space.basis.shape[1],
-        aggregation=setting.aggregation_name,
-        parametrization=setting.parametrization_name,
-        cosine_power=setting.cosine_power,
-        estimator=estimator,
-        source="image",
-        samples=len(measured.targets),
-        seed=setting.seed,
-        adam_steps=setting.config.adam_steps,
-        lbfgs_steps=setting.config.lbfgs_steps,
-        status_counts=ifv.status_counts(status),
-        angle_deg={who: spread(each) for who, each in measured_angles.items()},
-        angle_valid_deg={who: spread(each[valid]) for who, each in measured_angles.items()},
-        live_floor_deg=spread(np.degrees(np.arcsin(np.sqrt(np.clip(silent, 0, 1))))),
-        ssim={who: spread(each) for who, each in (verified.ssim if verified else {}).items()},
-        coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
-        seconds={
-            "visualize": _seconds(measured.seconds_visualize),
-            "invert": None if off_kinks else _seconds(measured.seconds_invert),
-            "reoptimize": None if verified is None else _seconds(verified.seconds),
-        },
-        notes={
-            "residual": spread(predictions.residual),
-            "gap": spread(predictions.gap),
-            "significance": spread(measured.significance),
-            **notes,
-        },
-    )
-
-
-def picture(out: Path, setting, measured, predictions, space, angles, most: int = 12) -> None:
-    """A grid of the first samples; objectives are shown on the space they are compared on."""
-
-    def shown(rows):
-        return np.asarray(ifv.project(space or ifv.full_space(rows.shape[1]), rows[:most]))
-
-    bars = {
-        "target": shown(measured.targets),
-        "predicted": shown(predictions.objective),
-        "response": shown(measured.response),
-    }
-    labels = [str(i) for i in setting.features or range(measured.targets.shape[1])]
-    slug = "".join(c if c.isalnum() else "_" for c in setting.name.replace(", ", "_"))
-    title = f"{setting.network_name}, {setting.name}: images found, and the objectives recovered"
-    images = np.asarray(measured.images[:most])
-    figures.grid(out / f"{slug.lower()}.png", title, images, bars, angles, labels)
-
-
 def _start_clock(run: ifv.Run) -> float:
     """Now; NaN if an earlier process began this stage and was killed, and its time is not known."""
     if run.folder is not None:
@@ -297,15 +202,12 @@ def _start_clock(run: ifv.Run) -> float:
     return time.monotonic()
 
 
-def _seconds(value: Array) -> float | None:
-    return None if np.isnan(value) else round(float(value), 1)
-
-
 def _unit(rows: jax.Array) -> jax.Array:
     length = jnp.linalg.norm(rows, axis=1, keepdims=True)
     return jnp.where(length > 0, rows / jnp.where(length > 0, length, 1), 0)
 
 
-def _random(setting: Setting, measured: Measured) -> jax.Array:
+def random_targets(setting: Setting, measured: Measured) -> jax.Array:
+    """What a prediction is to beat, (samples, n)."""
     count, n = measured.targets.shape
     return ifv.random_targets(setting.keys["random"], count, features=n)

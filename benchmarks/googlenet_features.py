@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ifv_jax as ifv
-from benchmarks import experiment, figures, report
+from benchmarks import cases, experiment, figures, report
 from benchmarks.start import start
 from models import googlenet
 
@@ -148,19 +148,10 @@ def main(arguments: list[str] | None = None) -> None:
     galleries(network, options, run.part("pictures"))
 
     setting = inversion(network, options)
-    response, objective = experiment.make(setting)
-    part = run.part("inversion")
-    measured = experiment.measure(setting, response, objective, part)
-    predictions = experiment.predict(setting, measured, None)
-    verified = None
-    if setting.reoptimized:
-        verified = experiment.verify(setting, objective, measured, predictions, part)
-    live = np.asarray(~predictions.undetermined).sum(1)
-    case = experiment.to_case(
-        setting, measured, predictions, None, verified,
-        live_features=report.spread(live), peak_gib_of_inverting_one_image=peak_memory(options),
-    )  # fmt: skip
-    angles = experiment.angles(setting, measured, predictions, None)
+    outcome = cases.run_case(setting, run.part("inversion"), verify=setting.reoptimized > 0)
+    (case,) = outcome.cases
+    case.notes["peak_gib_of_inverting_one_image"] = peak_memory(options)
+    angles, predictions = outcome.angles, outcome.predictions
     trust = zip(np.asarray(predictions.residual), np.asarray(predictions.gap), strict=True)
     captions = [
         f"prediction {p:.0f}° off, response {r:.0f}°\nresidual {residual:.1e}, gap {gap:.2f}"
@@ -170,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     figures.gallery(
         options.out / "inversions.png", f"{setting.network_name}: inverted images",
-        np.asarray(measured.images), captions, columns=4,
+        np.asarray(outcome.measured.images), captions, columns=4,
     )  # fmt: skip
     path = report.write_cases(options.out, [case])
     print(f"{report.table([case])}\nwrote {path}")

@@ -21,7 +21,7 @@ from jax import lax
 from jax.extend import core
 
 import ifv_jax as ifv
-from benchmarks import demo, experiment, report
+from benchmarks import cases, demo, experiment, report
 from benchmarks.start import start
 from ifv_jax.rewriting import rewritten
 
@@ -68,7 +68,7 @@ def measure(setting: experiment.Setting, work: Path) -> dict[str, dict[str, dict
         for name, one in settings.items()
     }
     space = None
-    if setting.layer == "logits":
+    if setting.critical:
         candidates = experiment.candidate_spaces(setting, found["float32"])
         space = experiment.choose_space(setting, found["float32"], candidates).space
     angles: dict[str, dict[str, dict]] = {}
@@ -78,7 +78,7 @@ def measure(setting: experiment.Setting, work: Path) -> dict[str, dict[str, dict
             data = ifv.linearize_all(response, setting.network.variables, measured.v)
             seen = measured._replace(response=data.response, gram=data.gram)
             predictions = experiment.predict(setting, seen, space)
-            each = experiment.angles(setting, seen, predictions, space)
+            each = cases.angles(setting, seen, predictions, space)
             angles[climbed][name] = report.spread(each["predicted"])
     return angles
 
@@ -102,18 +102,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("results/precision"))
     options = parser.parse_args(arguments)
     start()
-    cases = {}
+    found = {}
     for setting in demo.settings(options.network, options.seed):
         config = replace(
             setting.config, adam_steps=options.adam_steps, lbfgs_steps=options.lbfgs_steps
         )
         setting = replace(setting, config=config)
-        cases[setting.name] = measure(setting, options.work / setting.layer)
+        found[setting.name] = measure(setting, options.work / setting.layer)
         print(
-            f"\n{setting.name}: median angle in degrees\n{table(cases[setting.name])}", flush=True
+            f"\n{setting.name}: median angle in degrees\n{table(found[setting.name])}", flush=True
         )
         content = {
-            "angle_deg_by_fv_and_jacobian": cases,
+            "angle_deg_by_fv_and_jacobian": found,
             "network": Path(options.network).stem,
             "samples": setting.samples,
             "seed": options.seed,

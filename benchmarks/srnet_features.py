@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import ifv_jax as ifv
-from benchmarks import experiment, figures, report
+from benchmarks import cases, experiment, figures, report
 from benchmarks.start import start
 from models import srnet
 
@@ -55,9 +55,9 @@ def slug(name: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
-def picture(path: Path, setting: experiment.Setting, measured, angles) -> None:
+def picture(path: Path, setting: experiment.Setting, outcome: cases.Outcome) -> None:
     """The normals found, as colours, with how far off prediction and response are."""
-    images = np.asarray(measured.images[:16])
+    images, angles = np.asarray(outcome.measured.images[:16]), outcome.angles
     masked = images[..., :1] * (images[..., 1:4] + 1) / 2 + (1 - images[..., :1])
     captions = [
         f"prediction {p:.1f}°\nresponse {r:.1f}°"
@@ -81,29 +81,18 @@ def main(arguments: list[str] | None = None) -> None:
     start()
     options.out.mkdir(parents=True, exist_ok=True)
     config = ifv.FVConfig(adam_steps=options.adam_steps, lbfgs_steps=options.lbfgs_steps)
-    cases, all_angles = [], {}
+    found, angles = [], {}
     for setting in settings(options.network, options.samples, config, options.seed):
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
         job = (setting.seed, setting.samples, setting.config, setting.cosine_power)
         run = ifv.Run(options.work / slug(setting.name), job)
-        response, objective = experiment.make(setting)
-        measured = experiment.measure(setting, response, objective, run)
-        plain = experiment.predict(setting, measured, None)
-        cases.append(experiment.to_case(setting, measured, plain, None))
-        predictions = experiment.invert_off_kinks(setting, response, measured, None, run)
-        verified = None
-        if not options.no_verify:
-            verified = experiment.verify(setting, objective, measured, predictions, run)
-        cases.append(
-            experiment.to_case(setting, measured, predictions, None, verified, off_kinks=True)
-        )
-        all_angles[setting.name] = experiment.angles(setting, measured, predictions, None)
-        picture(
-            options.out / f"{slug(setting.name)}.png", setting, measured, all_angles[setting.name]
-        )
-        figures.angle_plot(options.out / "angles.png", all_angles)
-        path = report.write_cases(options.out, cases)
-        print(f"{report.table(cases)}\nwrote {path}", flush=True)
+        outcome = cases.run_case(setting, run, verify=not options.no_verify)
+        found += outcome.cases
+        angles[setting.name] = outcome.angles
+        picture(options.out / f"{slug(setting.name)}.png", setting, outcome)
+        figures.angle_plot(options.out / "angles.png", angles)
+        path = report.write_cases(options.out, found)
+        print(f"{report.table(found)}\nwrote {path}", flush=True)
 
 
 if __name__ == "__main__":

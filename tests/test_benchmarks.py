@@ -1,14 +1,14 @@
 """The experiment and its report on a tiny network; the form of summary.json."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from benchmarks import densenet, experiment, figures, report
+from benchmarks import cases, densenet, experiment, figures, report
 from models.network import Network
 from tests import networks
 
@@ -36,31 +36,27 @@ def setting():
 
 
 def test_an_experiment_from_start_to_summary(setting, tmp_path):
-    response, objective = experiment.make(setting)
-    run = ifv.Run(tmp_path / "run")
-    measured = experiment.measure(setting, response, objective, run)
-    again = experiment.measure(setting, response, objective, ifv.Run(tmp_path / "run"))
-    np.testing.assert_array_equal(measured.v, again.v)
-    candidates = experiment.candidate_spaces(setting, measured)
-    choice = experiment.choose_space(setting, measured, candidates)
-    assert choice.space.basis.shape[0] == networks.FEATURES
-    predictions = experiment.predict(setting, measured, None)
-    verified = experiment.verify(setting, objective, measured, predictions, run)
-    case = experiment.to_case(setting, measured, predictions, None, verified, extra=1)
-    assert all(isinstance(seconds, float) for seconds in case.seconds.values())
-    path = report.write_cases(tmp_path, [case])
+    setting = replace(setting, critical=True, tau_max=0.9, pairs=1)
+    outcome = cases.run_case(setting, ifv.Run(tmp_path / "run"))
+    again = cases.run_case(setting, ifv.Run(tmp_path / "run"), verify=False)
+    np.testing.assert_array_equal(outcome.measured.v, again.measured.v)
+    np.testing.assert_array_equal(outcome.predictions.objective, again.predictions.objective)
+    assert outcome.space is None or outcome.space.basis.shape[0] == networks.FEATURES
+    path = report.write_cases(tmp_path, outcome.cases)
     written = json.loads(path.read_text())
     assert set(written) == {"cases", "environment"}
-    (row,) = written["cases"]
+    *_, plain, row = written["cases"]
+    assert (plain["estimator"], row["estimator"]) == ("closed_form", "closed_form_off_kinks")
+    assert plain["seconds"]["invert"] > 0 and row["seconds"]["reoptimize"] > 0
+    assert plain["notes"]["spaces"] and row["notes"]["pairs"] == 1 and not plain["ssim"]
     assert set(row) >= DESIGN_KEYS and row["samples"] == 4 and row["status_counts"] == {"ok": 4}
     assert set(row["angle_deg"]) == {"predicted", "response", "random"}
     assert set(row["ssim"]) == {"predicted", "target", "response", "random"}
     assert len(row["coefficients"]) == networks.FEATURES
     assert written["environment"]["packages"]["jax"]
-    assert "tiny" in report.table([case])
-    angles = experiment.angles(setting, measured, predictions, None)
-    experiment.picture(tmp_path, setting, measured, predictions, None, angles)
-    figures.angle_plot(tmp_path / "angles.png", {"tiny": angles})
+    assert "tiny, all, off kinks" in report.table(outcome.cases)
+    cases.picture(tmp_path, setting, outcome)
+    figures.angle_plot(tmp_path / "angles.png", {"tiny": outcome.angles})
     assert {p.name for p in tmp_path.glob("*.png")} == {"tiny_all.png", "angles.png"}
 
 
@@ -73,7 +69,7 @@ def test_seconds_of_an_interrupted_stage_are_not_reported(setting, tmp_path, mon
             experiment.measure(setting, response, objective, run)
     measured = experiment.measure(setting, response, objective, run)
     predictions = experiment.predict(setting, measured, None)
-    seconds = experiment.to_case(setting, measured, predictions, None).seconds
+    seconds = cases.to_case(setting, measured, predictions, None).seconds
     assert seconds["visualize"] is None and seconds["reoptimize"] is None
     assert seconds["invert"] > 0
 
@@ -85,8 +81,8 @@ def test_a_failed_sample_counts_as_90_degrees(setting):
     status[0] = ifv.Status.SILENT
     measured = measured._replace(fv_status=status)
     predictions = experiment.predict(setting, measured, None)
-    assert experiment.angles(setting, measured, predictions, None)["predicted"][0] == 90
-    case = experiment.to_case(setting, measured, predictions, None)
+    assert cases.angles(setting, measured, predictions, None)["predicted"][0] == 90
+    case = cases.to_case(setting, measured, predictions, None)
     assert case.status_counts == {"ok": 3, "silent": 1}
     assert case.angle_deg["predicted"]["count"] == 4
     assert case.angle_valid_deg["predicted"]["count"] == 3
