@@ -58,6 +58,16 @@ def spread(values) -> dict:
     return {"median": round(float(median), 4), "p90": round(float(p90), 4), "count": values.size}
 
 
+def ratio(a: list[float], b: list[float]) -> dict[str, float]:
+    """a / b of paired measurements: median, 10th and 90th percentile."""
+    values = np.asarray(a) / np.asarray(b)
+    p10, median, p90 = np.quantile(values, [0.1, 0.5, 0.9])
+    return {
+        name: round(float(value), 3)
+        for name, value in (("median", median), ("p10", p10), ("p90", p90))
+    }
+
+
 def rounded(tree, digits: int = 4):
     """Every float of a nested dict to so many significant digits."""
     if isinstance(tree, dict):

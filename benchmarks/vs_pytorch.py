@@ -146,16 +146,6 @@ def run_side(side: str, case: str, number: int, options: argparse.Namespace) -> 
     return json.loads(result)
 
 
-def ratio(a: list[float], b: list[float]) -> dict[str, float]:
-    """Of paired measurements: median, 10th and 90th percentile."""
-    values = np.asarray(a) / np.asarray(b)
-    p10, median, p90 = np.quantile(values, [0.1, 0.5, 0.9])
-    return {
-        name: round(float(value), 3)
-        for name, value in (("median", median), ("p10", p10), ("p90", p90))
-    }
-
-
 def agreement(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
     """Medians of our significance over PyTorch's; how far predictions lie apart, in degrees."""
 
@@ -192,7 +182,7 @@ def compare(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Ratios, seconds and agreement of one case."""
     measured = [key for key in SECONDS if key in runs["ours"][0]]
     return {
-        "ratio": {key: ratio(*([one[key] for one in runs[side]] for side in SIDES))
+        "ratio": {key: report.ratio(*([one[key] for one in runs[side]] for side in SIDES))
                   for key in measured},
         "seconds_a_sample": {
             side: {key: float(np.median([one[key] for one in runs[side]])) for key in measured}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from ifv_jax import rewriting
-from ifv_jax.rewriting import faster
+from ifv_jax.rewriting import on_cpu
 
 
 def program(function, *args) -> str:
@@ -32,7 +32,7 @@ def agree(function, variables, x, *, rewritten=True):
             return lambda v, x: jnp.sum(weights * jnp.sin(f(v, x)))
 
         one = jax.jit(jax.value_and_grad(total(function), argnums=(0, 1)))(variables, x)
-        other = jax.jit(jax.value_and_grad(total(faster(function)), argnums=(0, 1)))(variables, x)
+        other = jax.jit(jax.value_and_grad(total(on_cpu(function)), argnums=(0, 1)))(variables, x)
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
@@ -129,7 +129,7 @@ def test_pools_pass_nan_on():
     x = normal(1, 6, 6, 1)
     x[0, 2, 3] = np.nan
     pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
-    np.testing.assert_array_equal(faster(pool)(jnp.asarray(x)), pool(jnp.asarray(x)))
+    np.testing.assert_array_equal(on_cpu(pool)(jnp.asarray(x)), pool(jnp.asarray(x)))
 
 
 def test_inside_of_other_transformations():
@@ -152,7 +152,7 @@ def test_inside_of_other_transformations():
     agree(network, w, x)
     w, x = jax.tree.map(jnp.asarray, (w, x))
     assert "select_and" in program(network, w, x)
-    assert "select_and" not in program(faster(network), w, x)
+    assert "select_and" not in program(on_cpu(network), w, x)
 
 
 class Small(nn.Module):
@@ -172,7 +172,7 @@ def test_a_flax_network_with_batches_and_vmap():
     one = lambda f: lambda x: f(variables, x[None])[0].sum()  # noqa: E731
     x = jnp.asarray(x, jnp.float32)
     np.testing.assert_allclose(
-        jax.vmap(jax.grad(one(faster(module.apply))))(x),
+        jax.vmap(jax.grad(one(on_cpu(module.apply))))(x),
         jax.vmap(jax.grad(one(module.apply)))(x),
         atol=1e-5,
     )
@@ -185,7 +185,7 @@ def test_nothing_to_do_is_not_touched():
         calls.append(1)
         return x @ w
 
-    out = faster(dense)(jnp.ones((3, 2)), jnp.ones((4, 3)))
+    out = on_cpu(dense)(jnp.ones((3, 2)), jnp.ones((4, 3)))
     np.testing.assert_array_equal(out, 3)
 
 
@@ -197,7 +197,7 @@ def test_static_results_and_pytrees():
         return {"y": y, "constant": jnp.arange(3.0), "x": x["image"]}
 
     w, x = jnp.asarray(normal(3, 3, 2, 2)), {"image": jnp.asarray(normal(1, 5, 5, 2, seed=1))}
-    one, other = network(w, x), faster(network)(w, x)
+    one, other = network(w, x), on_cpu(network)(w, x)
     assert set(one) == set(other)
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-6)
@@ -216,10 +216,10 @@ def test_divisors_that_are_smaller_become_factors():
 
     with jax.enable_x64(True):
         w, x = jnp.asarray(normal(3)), jnp.asarray(normal(2, 4, 3, seed=1))
-        assert broadcasting(divided) and not broadcasting(rewriting.on_cpu(divided))
+        assert broadcasting(divided) and not broadcasting(on_cpu(divided))
         gradients = [
             jax.grad(lambda w, x, f=f: jnp.sin(f(w, x)).sum(), argnums=(0, 1))(w, x)
-            for f in (divided, rewriting.on_cpu(divided))
+            for f in (divided, on_cpu(divided))
         ]
         for a, b in zip(*gradients, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)

@@ -59,7 +59,7 @@ def test_the_jacobian_compiles_once_and_traces_nothing_twice(work):
 
 
 def test_ratios_are_ours_over_theirs():
-    assert vs_pytorch.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
+    assert report.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
     reached = {"start": [1.0], "significance": [1.0], "lbfgs_significance": [1.0]}
     reached |= {"commit": "abc"}
     runs = {
