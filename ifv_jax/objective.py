@@ -30,19 +30,16 @@ class Response:
         self, variables: PyTree, v: PyTree, view: Callable[[jax.Array], jax.Array] | None = None
     ) -> jax.Array:
         """r = f(v): (batch, ...) -> (batch, n); `view` changes the images before they are seen."""
-        images = self.parametrization.apply(v)
+        images = _rewritten(self.parametrization.apply)(v)
         return self.of_images(variables, images if view is None else view(images))
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
-        respond = self._respond
-        if jax.default_backend() == "cpu":
-            respond = rewriting.on_cpu(respond)
         # A GPU would else round the factors of products to TF32, ten bits: more of the optima
         # found so are poor (docs/performance.md). Who has chosen a precision knows better.
         chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
         with jax.default_matmul_precision(chosen or "float32"):
-            r = respond(variables, images)
+            r = _rewritten(self._respond)(variables, images)
         if r.ndim != 2 or r.shape[0] != images.shape[0]:
             raise InputError(
                 f"a response of shape ({images.shape[0]}, features) after aggregation",
@@ -69,6 +66,10 @@ class Response:
         """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""
         image = jax.ShapeDtypeStruct((2, *self.parametrization.shape), jnp.float32)
         return _of_images.eval_shape(self, variables, image).shape[1]
+
+
+def _rewritten(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return rewriting.on_cpu(function) if jax.default_backend() == "cpu" else function
 
 
 # Jitted, it is traced once for all the times that its shape is asked for.

@@ -9,6 +9,7 @@ import numpy as np
 FOUR_DEVICES = """
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
+from dataclasses import replace
 import numpy as np
 import ifv_jax as ifv
 from ifv_jax import visualization
@@ -22,7 +23,9 @@ both = [ifv.visualize(*arguments, config=config, devices=used) for used in (four
 jax.tree.map(np.testing.assert_array_equal, *both)
 compiled = (visualization._look, visualization._adam_call, visualization._lbfgs_call)
 assert [f._cache_size() for f in compiled] == [2, 2, 2]  # once for each number of devices
-divisions = ifv.make_objective(networks.response(networks.dividing_apply, ifv.mean))
+phi = ifv.sigmoid_pixels(networks.SHAPE)
+phi = replace(phi, apply=lambda v, phi=phi: phi.apply(v / np.array([0.3, 0.7, 1.7], "f4")))
+divisions = ifv.make_objective(ifv.make_response(networks.dividing_apply, phi, ifv.mean))
 config = ifv.FVConfig(adam_steps=5, lbfgs_steps=5)
 arguments = (divisions, *arguments[1:])
 jax.tree.map(
