@@ -61,8 +61,10 @@ def _solver(loss: Callable, memory: int):
 def _one(evaluate: Callable) -> Callable:
     """One lane of the batched evaluation: (v, variables, t, scale) -> (loss, gradient)."""
 
+    traced_once = jax.jit(evaluate)  # jaxopt calls it in many places
+
     def loss(v, variables, t, scale):
-        s, gradient = evaluate(variables, jax.tree.map(lambda a: a[None], v), t[None])
+        s, gradient = traced_once(variables, jax.tree.map(lambda a: a[None], v), t[None])
         return -scale * s[0], jax.tree.map(lambda a: -scale * a[0], gradient)
 
     return loss
