@@ -4,6 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 KEEP = 2  # the newest may be damaged, then the one before it is used
@@ -29,9 +32,11 @@ def restore(checkpoints: ocp.CheckpointManager, template: Any) -> tuple[int, Any
 
     A damaged checkpoint is deleted, so that its step can be saved again.
     """
+    # By way of NumPy: arrays that are bound to a device would have programs compiled for them anew.
+    like = ocp.args.StandardRestore(jax.tree.map(np.asarray, template))
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            return step, checkpoints.restore(step, args=ocp.args.StandardRestore(template))
+            return step, jax.tree.map(jnp.asarray, checkpoints.restore(step, args=like))
         except Exception as error:  # Orbax raises a different type for each kind of damage
             _log.warning("checkpoint %d cannot be read (%s): deleted", step, error)
             checkpoints.delete(step)

@@ -22,18 +22,11 @@ OPTIONS = ["--depth", "10", "--growth-rate", "4", "--batch-size", "16", "--peak-
 OPTIONS += ["--epochs", "2", "--small-epochs", "1", "--medium-epochs", "0", "--save-every", "8"]
 
 
-def start(data: Path, out: Path, cache: Path) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        # Later processes take what the first one compiled.
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def start(data: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "models.training.densenet", "--data", data, "--out", out]
     return subprocess.Popen(
         [str(part) for part in [*command, *OPTIONS]],
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,7 +44,7 @@ def place(tmp_path_factory) -> Path:
     """`data`, `killed` (kill -9 after step 20) and `whole`, trained without interruption."""
     place = tmp_path_factory.mktemp("training")
     data = write_cifar10(place / "data", per_file=64)
-    process = start(data, place / "killed", place / "cache")
+    process = start(data, place / "killed")
     assert process.stdout is not None
     for line in process.stdout:
         if "step 20/40" in line:
@@ -60,7 +53,7 @@ def place(tmp_path_factory) -> Path:
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (place / "killed" / "weights.npz").exists()
-    finish(start(data, place / "whole", place / "cache"))
+    finish(start(data, place / "whole"))
     return place
 
 
@@ -76,7 +69,7 @@ def same_result(a: Path, b: Path) -> None:
 
 def test_killed_and_resumed_is_bit_identical(place, tmp_path):
     shutil.copytree(place / "killed", tmp_path / "out")
-    output = finish(start(place / "data", tmp_path / "out", place / "cache"))
+    output = finish(start(place / "data", tmp_path / "out"))
     assert "resumed after step 16" in output
     same_result(tmp_path / "out", place / "whole")
 
@@ -86,7 +79,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(place, tmp_path):
     files = [p for p in (tmp_path / "out" / "checkpoints" / "16").rglob("*") if p.is_file()]
     for path in files:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    output = finish(start(place / "data", tmp_path / "out", place / "cache"))
+    output = finish(start(place / "data", tmp_path / "out"))
     assert "checkpoint 16 cannot be read" in output
     assert "resumed after step 8" in output
     same_result(tmp_path / "out", place / "whole")
