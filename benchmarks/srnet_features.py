@@ -63,7 +63,8 @@ def picture(path: Path, setting: experiment.Setting, outcome: cases.Outcome) -> 
         f"prediction {p:.1f}°\nresponse {r:.1f}°"
         for p, r in zip(angles["predicted"][:16], angles["response"][:16], strict=True)
     ]
-    figures.gallery(path, f"{setting.name}: normals found", masked, captions, columns=8)
+    title = f"{setting.name}: normals found, and how far off what is recovered from them off kinks"
+    figures.gallery(path, title, masked, captions, columns=8)
 
 
 def main(arguments: list[str] | None = None) -> None:
