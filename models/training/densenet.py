@@ -89,8 +89,6 @@ def make_step(net: DenseNet, optimizer: optax.GradientTransformation):
 def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
     """Run or continue a training; returns the path of its weights."""
     sizes = recipe.sizes()
-    out.mkdir(parents=True, exist_ok=True)
-    reports.check_same_recipe(out / "recipe.json", recipe)
     split = cifar10.without_class(cifar10.load(data, "train"), recipe.without_class)
     split = cifar10.Split(split.images[: recipe.limit], split.labels[: recipe.limit])
     per_epoch = len(split.labels) // recipe.batch_size
@@ -104,6 +102,9 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
         start_card, variables = None, jax.jit(net.init)(key_init, jnp.zeros((1, 16, 16, 3)))
     else:
         start_card, variables = _start(recipe)
+    # Only now: a run that could not begin leaves nothing behind.
+    out.mkdir(parents=True, exist_ok=True)
+    reports.check_same_recipe(out / "recipe.json", recipe)
     constants = variables["constants"]
     zeros = jnp.zeros(recipe.epochs)
     state = State(

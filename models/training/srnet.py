@@ -135,11 +135,18 @@ def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
 
 def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Path:
     """Run or continue a training; returns the path of its weights."""
-    out.mkdir(parents=True, exist_ok=True)
-    reports.check_same_recipe(out / "recipe.json", recipe)
     found = [] if folder is None else volumes.read_folder(folder)
     train_volumes, test_volumes = srnet_data.split(found)
     key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
+    if recipe.start_from is None:
+        start_card = None
+        params = srnet.SRNet().init(key_init, jnp.zeros((1, 8, 8, srnet.INPUTS)))["params"]
+    else:
+        start = srnet.load(recipe.start_from)
+        params, start_card = start.variables["params"], dict(start.card)
+    # Only now: a run that could not begin leaves nothing behind.
+    out.mkdir(parents=True, exist_ok=True)
+    reports.check_same_recipe(out / "recipe.json", recipe)
     pairs = srnet_data.concatenate(
         _rendered(train_volumes, recipe.views, recipe.size, key_train, out)
     )
@@ -150,12 +157,6 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     )
 
     optimizer = make_optimizer(recipe)
-    if recipe.start_from is None:
-        start_card = None
-        params = srnet.SRNet().init(key_init, jnp.zeros((1, 8, 8, srnet.INPUTS)))["params"]
-    else:
-        start = srnet.load(recipe.start_from)
-        params, start_card = start.variables["params"], dict(start.card)
     state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
     with checkpoints.manager(out / "checkpoints", save_every) as manager:
         first, state = checkpoints.restore(manager, state)

@@ -150,6 +150,13 @@ def test_difficult_crops_are_drawn_more_often():
     np.testing.assert_allclose(found[places[:, 0] == 1], 0.5 / len(places), rtol=1e-6)
 
 
+def test_weights_that_are_not_there_are_missed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(srnet_data, "views", lambda *_: pytest.fail("rendered"))
+    with pytest.raises(FileNotFoundError, match="expected SRNet's weights"):
+        recipe.main(["--out", str(tmp_path / "out"), "--start-from", str(tmp_path / "none")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_that_do_not_fit(tmp_path, capsys):
     for wrong in (["--size", "30"], ["--crop", "16", "--size", "32"], ["--batch-size", "1"]):
         with pytest.raises(SystemExit):
