@@ -115,8 +115,8 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> Path:
 
 def table(cases: Sequence[Case]) -> str:
     """The cases as a text table."""
-    head = f"{'case':<34}{'samples':>8}{'dim':>5}{'predicted':>19}{'response':>19}{'random':>9}"
-    lines = [head, f"{'':<34}{'':>8}{'':>5}{'median   p90':>19}{'median   p90':>19}{'median':>9}"]
+    head = f"{'case':<42}{'samples':>8}{'dim':>5}{'predicted':>19}{'response':>19}{'random':>9}"
+    lines = [head, f"{'':<42}{'':>8}{'':>5}{'median   p90':>19}{'median   p90':>19}{'median':>9}"]
     for case in cases:
         angle = case.angle_deg
         cells = [
@@ -125,7 +125,7 @@ def table(cases: Sequence[Case]) -> str:
         ]
         name = case.name + (", off kinks" if case.estimator.endswith("_off_kinks") else "")
         lines.append(
-            f"{name:<34}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
+            f"{name:<42}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
             f"{angle['random']['median']:>9.2f}"
         )
     return "\n".join([*lines, "angles in degrees, over all sampled targets"])
