@@ -176,6 +176,8 @@ def picture(out: Path, setting: experiment.Setting, outcome: Outcome, most: int 
     labels = [str(i) for i in setting.features or range(space.basis.shape[0])]
     slug = "".join(c if c.isalnum() else "_" for c in setting.name.replace(", ", "_"))
     title = f"{setting.network_name}, {setting.name}: images found, and the objectives recovered"
+    if outcome.cases[-1].estimator.endswith("_off_kinks"):
+        title += " off kinks"
     images = np.asarray(outcome.measured.images[:most])
     figures.grid(out / f"{slug.lower()}.png", title, images, bars, outcome.angles, labels)
 
