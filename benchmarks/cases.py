@@ -10,7 +10,7 @@ import numpy as np
 
 import ifv_jax as ifv
 from benchmarks import experiment, figures
-from benchmarks.report import Case, spread
+from benchmarks.report import CLOSED_FORM, OFF_KINKS, Case, spread
 
 
 class Outcome(NamedTuple):
@@ -65,7 +65,7 @@ def run_case(
 def find_space(
     setting: experiment.Setting,
     measured: experiment.Measured,
-    describe: Callable[[ifv.CriticalSpace], dict],
+    describe: Callable[[ifv.CriticalSpace], dict] = lambda space: {},
 ) -> tuple[ifv.Choice, dict]:
     """The critical space by Algorithm 1, and notes on all that were candidates."""
     candidates = experiment.candidate_spaces(setting, measured)
@@ -110,9 +110,7 @@ def to_case(
     **notes,
 ) -> Case:
     """The numbers of one estimator for the report; `off_kinks` as made by `invert_off_kinks`."""
-    estimator = "closed_form"
     if off_kinks:
-        estimator += "_off_kinks"
         notes = {"pairs": setting.pairs, "deviation": setting.deviation, **notes}
     measured_angles = angles(setting, measured, predictions, space)
     status = np.where(
@@ -134,7 +132,7 @@ def to_case(
         aggregation=setting.aggregation_name,
         parametrization=setting.parametrization_name,
         cosine_power=setting.cosine_power,
-        estimator=estimator,
+        estimator=OFF_KINKS if off_kinks else CLOSED_FORM,
         source="image",
         samples=len(measured.targets),
         seed=setting.seed,
@@ -174,12 +172,11 @@ def picture(out: Path, setting: experiment.Setting, outcome: Outcome, most: int 
         "response": shown(outcome.measured.response),
     }
     labels = [str(i) for i in setting.features or range(space.basis.shape[0])]
-    slug = "".join(c if c.isalnum() else "_" for c in setting.name.replace(", ", "_"))
     title = f"{setting.network_name}, {setting.name}: images found, and the objectives recovered"
-    if outcome.cases[-1].estimator.endswith("_off_kinks"):
+    if outcome.cases[-1].off_kinks:
         title += " off kinks"
     images = np.asarray(outcome.measured.images[:most])
-    figures.grid(out / f"{slug.lower()}.png", title, images, bars, outcome.angles, labels)
+    figures.grid(out / f"{setting.slug}.png", title, images, bars, outcome.angles, labels)
 
 
 def _seconds(value: experiment.Array) -> float | None:

@@ -135,10 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
         if options.only and setting.name not in options.only:
             continue
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
-        slug = setting.name.lower().replace(", ", "_").replace(" ", "_")
         outcome = cases.run_case(
             setting,
-            ifv.Run(options.work / slug, (setting.seed, setting.samples, setting.config)),
+            ifv.Run(options.work / setting.slug, (setting.seed, setting.samples, setting.config)),
             verify=options.verify is None or setting.name in options.verify,
             describe=partial(describe_complement, setting),
         )

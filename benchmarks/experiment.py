@@ -41,6 +41,11 @@ class Setting:
     seed: int = 0
 
     @property
+    def slug(self) -> str:
+        """The name as one of a file."""
+        return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+
+    @property
     def keys(self) -> dict[str, jax.Array]:
         """One key for each use of randomness."""
         names = ("targets", "start", "random")

@@ -13,6 +13,7 @@ import argparse
 import multiprocessing
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -150,7 +151,8 @@ def main(arguments: list[str] | None = None) -> None:
     setting = inversion(network, options)
     outcome = cases.run_case(setting, run.part("inversion"), verify=setting.reoptimized > 0)
     (case,) = outcome.cases
-    case.notes["peak_gib_of_inverting_one_image"] = peak_memory(options)
+    peak = {"peak_gib_of_inverting_one_image": peak_memory(options)}
+    case = replace(case, notes=case.notes | peak)
     angles, predictions = outcome.angles, outcome.predictions
     trust = zip(np.asarray(predictions.residual), np.asarray(predictions.gap), strict=True)
     captions = [

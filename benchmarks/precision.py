@@ -69,8 +69,7 @@ def measure(setting: experiment.Setting, work: Path) -> dict[str, dict[str, dict
     }
     space = None
     if setting.critical:
-        candidates = experiment.candidate_spaces(setting, found["float32"])
-        space = experiment.choose_space(setting, found["float32"], candidates).space
+        space = cases.find_space(setting, found["float32"])[0].space
     angles: dict[str, dict[str, dict]] = {}
     for climbed, measured in found.items():
         angles[climbed] = {}

@@ -14,6 +14,7 @@ import numpy as np
 from models.provenance import commit, cores, processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "jaxopt", "numpy", "scipy", "orbax-checkpoint")
+CLOSED_FORM, OFF_KINKS = "closed_form", "closed_form_off_kinks"  # estimators
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Case:
     coefficients: list
     seconds: dict
     notes: dict
+
+    @property
+    def off_kinks(self) -> bool:
+        """Whether directions across kinks were left out."""
+        return self.estimator == OFF_KINKS
 
 
 def spread(values) -> dict:
@@ -123,7 +129,7 @@ def table(cases: Sequence[Case]) -> str:
             f"{angle[who]['median']:.2f} {angle[who]['p90']:>6.2f}"
             for who in ("predicted", "response")
         ]
-        name = case.name + (", off kinks" if case.estimator.endswith("_off_kinks") else "")
+        name = case.name + (", off kinks" if case.off_kinks else "")
         lines.append(
             f"{name:<42}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
             f"{angle['random']['median']:>9.2f}"

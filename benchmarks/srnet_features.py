@@ -50,11 +50,6 @@ def settings(
     ]
 
 
-def slug(name: str) -> str:
-    """A file's name from a case's."""
-    return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-
-
 def picture(path: Path, setting: experiment.Setting, outcome: cases.Outcome) -> None:
     """The normals found, as colours, with how far off prediction and response are."""
     images, angles = np.asarray(outcome.measured.images[:16]), outcome.angles
@@ -86,11 +81,11 @@ def main(arguments: list[str] | None = None) -> None:
     for setting in settings(options.network, options.samples, config, options.seed):
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
         job = (setting.seed, setting.samples, setting.config, setting.cosine_power)
-        run = ifv.Run(options.work / slug(setting.name), job)
+        run = ifv.Run(options.work / setting.slug, job)
         outcome = cases.run_case(setting, run, verify=not options.no_verify)
         found += outcome.cases
         angles[setting.name] = outcome.angles
-        picture(options.out / f"{slug(setting.name)}.png", setting, outcome)
+        picture(options.out / f"{setting.slug}.png", setting, outcome)
         figures.angle_plot(options.out / "angles.png", angles)
         path = report.write_cases(options.out, found)
         print(f"{report.table(found)}\nwrote {path}", flush=True)
