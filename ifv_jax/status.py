@@ -3,6 +3,8 @@
 import enum
 from collections import Counter
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -14,6 +16,9 @@ class Status(enum.IntEnum):
     NON_FINITE = 2
     NO_RESPONSE = 3
     UNDETERMINED = 4
+    NEGATIVE = 5
+    FLAT = 6
+    SIGN_CONVENTION = 7
 
     @property
     def message(self) -> str:
@@ -27,7 +32,26 @@ _MESSAGES = {
     Status.NON_FINITE: "the network, its gradient or its Jacobian was not finite for this sample",
     Status.NO_RESPONSE: "the feature response is zero, so the direction r / |r| does not exist",
     Status.UNDETERMINED: "no feature is left that this input could determine",
+    Status.NEGATIVE: "the response still points away from the target, <r, t> < 0: no optimum of it",
+    Status.FLAT: (
+        "the layer responds, but the gradient was exactly zero at every starting point: "
+        "the response does not depend on the input there"
+    ),
+    Status.SIGN_CONVENTION: (
+        "no response is positive, so no non-negative objective explains this input: "
+        "the sign of the prediction is a convention, -t is as good as t"
+    ),
 }
+
+_KEPT = (Status.OK, Status.SIGN_CONVENTION)
+
+
+def usable(status) -> jax.Array:
+    """Whether a prediction of this status is a direction: bool, shaped like `status`.
+
+    True for OK and for SIGN_CONVENTION, where only the sign is open.
+    """
+    return jnp.isin(jnp.asarray(status), jnp.asarray([int(s) for s in _KEPT], jnp.int8))
 
 
 def status_counts(status) -> dict[str, int]:
