@@ -21,7 +21,7 @@ _PATTERN = set("*?[]") if os.sep == "\\" else set("*?[]\\")
 
 
 def local(path: str | os.PathLike) -> Path:
-    """The path with `~` replaced by the home folder; addresses such as `gs://bucket` are refused."""
+    """The path with `~` replaced by the home folder; addresses (`gs://..`) are refused."""
     text = os.fspath(path)
     if not isinstance(text, str) or not text:
         raise InputError("the path of a file or folder", repr(path), "Give its name.")
