@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from models.stored import size
+
 _INSTALL = "install the extra that reads Caffe's files: pip install 'ifv-jax[caffe]'"
 # name, number, type (a scalar's or a message's), repeated; from caffe.proto. `layers` is how files
 # were written until 2014, those of the model zoo among them; `layer` how they are since.
@@ -34,7 +36,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a `.caffemodel` or an `.onnx` file, float32."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a Caffe network at {path}, got no such file")
-    return _read_onnx(path) if path.suffix == ".onnx" else _read_caffemodel(path)
+    return _read_onnx(path) if path.suffix.lower() == ".onnx" else _read_caffemodel(path)
 
 
 def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
@@ -60,7 +62,7 @@ def _array(blob: Any, name: str, path: Path) -> np.ndarray:
         shape = (blob.num, blob.channels, blob.height, blob.width)
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
-    if data.size != np.prod(shape):
+    if min(shape, default=0) < 0 or data.size != size(shape):
         raise _damaged(path, f"{data.size} numbers in {name}, where {shape} are announced")
     return data.reshape(shape)
 
@@ -102,7 +104,8 @@ def _read_onnx(path: Path) -> dict[str, np.ndarray]:
     # The exporter wrote inception_3a/1x1_w_0 and inception_3a/1x1_b_0.
     parts = {"_w_0": "/weight", "_b_0": "/bias"}
     return {
-        name[:-4] + parts[name[-4:]]: array.astype(np.float32)
+        # Integers are left, for the network's check to refuse.
+        name[:-4] + parts[name[-4:]]: array.astype(np.float32) if array.dtype.kind == "f" else array
         for name, array in arrays.items()
         if name[-4:] in parts
     }

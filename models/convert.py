@@ -22,9 +22,10 @@ def main(arguments: list[str] | None = None) -> None:
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("variant", choices=list(googlenet.VARIANTS))
-    parser.add_argument("file", type=Path, help=".pth, .caffemodel, .onnx or .npz")
+    parser.add_argument("file", type=Path, help=".pth, .safetensors, .caffemodel, .onnx or .npz")
     parser.add_argument("folder", type=Path, help="a new folder")
     options = parser.parse_args(arguments)
+    weights_io.check_new(options.folder)  # before the file is read
     net = googlenet.load(options.variant, options.file)
     parameters = sum(a.size for a in jax.tree.leaves(net.variables["params"]))
     card = {

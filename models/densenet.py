@@ -40,7 +40,7 @@ _RECIPES = {
 }
 _TRAIN = "python -m models.training.densenet --data cifar-10-batches-py --out"
 
-_SHAPE = ("depth", "growth_rate", "classes")
+_SHAPE = {"depth": 1000, "growth_rate": 1000, "classes": 100_000}  # the largest: no network is
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -227,14 +227,14 @@ def load(name_or_path: str | Path) -> Network:
 
     `cifar10` and `cifar10_without_4` (depth 40, the latter never saw class 4, deer) ship in
     `models/weights`. A path is the folder of a training, its `weights.npz`, or a PyTorch checkpoint
-    (`.pth.tar`, `.pth`, `.pt`, or its arrays as `.npz`), see `densenet_porting`.
+    (`.pth.tar`, `.pth`, `.pt`, `.safetensors`, or its arrays as `.npz`), see `densenet_porting`.
     """
     path = _find(name_or_path)
     card = weights_io.load_card(path)
-    arrays = porting.read_state_dict(path)
-    ported = not any(name.startswith("params/") for name in arrays)
+    arrays = porting.stored(path)
+    ported = not any(name.startswith("params/") for name in arrays.shapes)
     if ported:
-        shape = densenet_porting.architecture(arrays, path)
+        shape = densenet_porting.architecture(arrays.shapes, path)
         architecture = dict(zip(_SHAPE, shape, strict=True))
         card = {"architecture": architecture, "source": str(path), **card}
     else:
@@ -278,10 +278,19 @@ def _find(name_or_path: str | Path) -> Path:
 
 def _shape(card: Mapping[str, Any], path: Path) -> tuple[int, int, int]:
     try:
-        depth, growth_rate, classes = (int(card["architecture"][name]) for name in _SHAPE)
+        shape = [card["architecture"][name] for name in _SHAPE]
+        if any(
+            type(size) is not int or not 0 < size <= largest
+            for size, largest in zip(shape, _SHAPE.values(), strict=True)
+        ):
+            raise ValueError(shape)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"expected the architecture ({', '.join(_SHAPE)}) in {path.with_suffix('.json')}, "
-            "got none; keep the card beside the weights, or train them again"
+            f"got {_got(card)}; keep the card beside the weights, or train them again"
         ) from error
-    return depth, growth_rate, classes
+    return shape[0], shape[1], shape[2]
+
+
+def _got(card: Mapping[str, Any]) -> str:
+    return repr(card["architecture"]) if "architecture" in card else "none"

@@ -13,6 +13,7 @@ import numpy as np
 
 from models import porting, weights_io
 from models.porting import norm_names
+from models.stored import Stored
 
 DICE_MEAN = (0.4914, 0.4822, 0.4465)
 DICE_STD = (0.2023, 0.1994, 0.2010)
@@ -36,11 +37,14 @@ def array_names(blocks: int, per_block: int) -> Iterator[tuple[str, str]]:
     yield "fc.bias", "params/head/bias"
 
 
-def architecture(state: Mapping[str, np.ndarray], source: str | Path) -> tuple[int, int, int]:
-    """Depth, growth rate and classes of the DenseNet-BC that a state dict belongs to."""
+def architecture(state: Mapping[str, Any], source: str | Path) -> tuple[int, int, int]:
+    """Depth, growth rate and classes of the DenseNet-BC that a state dict belongs to.
+
+    `state` holds arrays, or only their shapes and dtypes.
+    """
     first = "block1.layer.0.conv1.weight"
     for name, axes in (("conv1.weight", 4), (first, 4), ("fc.weight", 2)):
-        if name not in state or state[name].ndim != axes:
+        if name not in state or len(state[name].shape) != axes:
             got = weights_io.describe(state[name]) if name in state else "none"
             raise ValueError(
                 f"expected the array {name} with {axes} axes, as in a DenseNet-BC, in {source}, "
@@ -54,7 +58,7 @@ def architecture(state: Mapping[str, np.ndarray], source: str | Path) -> tuple[i
 
 
 def variables(
-    state: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray] | Stored,
     template: Any,
     per_block: int,
     source: str | Path,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ifv_jax.plain_path import local
 from models import googlenet_porting
 from models.network import Network, check_images
 
@@ -238,16 +239,17 @@ def load(variant: str, path: str | Path, *, size: int = SIZE) -> Network:
 
     Args:
       variant: `bvlc` or `torchvision`.
-      path: for `torchvision` the `.pth` file, for `bvlc` the `.caffemodel`, its `.onnx` export or
-        an `.npz` of arrays by Caffe's layer names (`inception_4c/3x3_reduce/weight`); for either
-        the folder that `python -m models.convert` made of it.
+      path: for `torchvision` the `.pth` or `.safetensors` file, for `bvlc` the `.caffemodel`, its
+        `.onnx` export or an `.npz` of arrays by Caffe's layer names
+        (`inception_4c/3x3_reduce/weight`); for either the folder that `python -m models.convert`
+        made of it.
       size: height and width of the images. Any will do but 224 is what it was trained on.
     """
     _variant(variant)
     if size < SMALLEST:
         raise ValueError(f"expected images of at least {SMALLEST} pixels, got {size}")
     variables, card = googlenet_porting.read(
-        variant, Path(path), functools.partial(template, variant)
+        variant, local(path), functools.partial(template, variant)
     )
     apply = make_apply(variant, size, card["architecture"]["classes"])
     return Network(apply, variables, (size, size, 3), layer_names(variant), card)

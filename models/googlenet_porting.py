@@ -12,11 +12,13 @@ from typing import Any
 
 from models import caffe, porting, weights_io
 from models.porting import norm_names
+from models.stored import in_memory
 
 NAME = "GoogLeNet"
 MODULES = tuple(
     f"inception{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 )
+MOST_CLASSES = 100_000
 AUXILIARY = ("loss1/", "loss2/", "aux1.", "aux2.")
 _STEM = {
     "conv1": ("conv1/7x7_s2", "conv1"),
@@ -42,28 +44,39 @@ def read(
     """
     if path.is_dir():
         card = weights_io.load_folder_card(path)
-        found = card.get("architecture", {})
+        found = card.get("architecture")
+        found = found if isinstance(found, dict) else {}
         if found.get("name") != NAME or found.get("variant") != variant:
             raise ValueError(
                 f"expected the weights of a {NAME} {variant} in {path}, got "
                 f"{found.get('name', 'none')} {found.get('variant', '')}; "
                 f"make the folder by: python -m models.convert {variant} FILE {path}"
             )
-        return weights_io.load_folder(path, template(int(found["classes"]))), card
-    if path.suffix in (".caffemodel", ".onnx"):
-        state = caffe.read(path)
+        return weights_io.load_folder(path, template(_classes(found.get("classes"), path))), card
+    if path.suffix.lower() in (".caffemodel", ".onnx"):
+        found = in_memory(caffe.read(path))
     else:
-        state = porting.read_state_dict(path)
-    state = {name: a for name, a in state.items() if not name.startswith(AUXILIARY)}
+        found = porting.stored(path)
+    state = found.renamed({name: name for name in found.shapes if not name.startswith(AUXILIARY)})
     names = dict(caffe_names() if variant == "bvlc" else torchvision_names())
     head = next(old for old, new in names.items() if new == "params/head/kernel")
-    classes = len(state[head]) if head in state else 1000
+    shape = state.shapes[head].shape if head in state.shapes else (1000,)
+    classes = _classes(shape[0] if shape else None, path)
     card = {
         "architecture": {"name": NAME, "variant": variant, "classes": classes},
         "source": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     return porting.port(state, names, template(classes), path), card
+
+
+def _classes(count: Any, path: Path) -> int:
+    if type(count) is not int or not 0 < count <= MOST_CLASSES:
+        raise ValueError(
+            f"expected a network of 1 to {MOST_CLASSES} classes in {path}, got {count}; "
+            "fetch the file again"
+        )
+    return count
 
 
 def caffe_names() -> Iterator[tuple[str, str]]:

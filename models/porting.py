@@ -4,17 +4,17 @@ Kernels turn from (O, C, h, w) to (h, w, C, O), matrices from (O, C) to (C, O). 
 stands in `densenet_porting` and `googlenet_porting`; `caffe` reads Caffe's files.
 """
 
-import importlib
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from models import weights_io
+from ifv_jax.plain_path import local
+from models import safetensors_files, state_dict, torch_files, weights_io
+from models.stored import Stored
 
 _NORM = {
     "weight": ("params", "scale"),
@@ -30,52 +30,34 @@ def norm_names(torch_name: str, flax_name: str) -> Iterator[tuple[str, str]]:
         yield f"{torch_name}.{old}", f"{collection}/{flax_name}/{new}"
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays of a PyTorch checkpoint (.pth.tar, .pth, .pt) or of an .npz, by PyTorch's names."""
-    path = Path(path)
-    if path.suffix == ".npz":
-        arrays = weights_io.load_arrays(path)
+def stored(path: str | Path) -> Stored:
+    """The arrays of a checkpoint or of an `.npz`: their names and shapes, and how to read them.
+
+    PyTorch's checkpoints (`.pth.tar`, `.pth`, `.pt`, ...), `.safetensors` and `.npz`, by PyTorch's
+    names, without the prefixes that wrappers of modules put before all of them.
+    """
+    path = local(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        found = weights_io.stored(path)
+    elif suffix == ".safetensors":
+        found = safetensors_files.stored(path)
     else:
-        arrays = _read_torch(path)
+        found = torch_files.stored(path)
+    return found.renamed(state_dict.strip(found.shapes, path))
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of `stored(path)`, floating point as float32."""
+    found = stored(path)
     return {
-        name.removeprefix("module."): array
-        for name, array in arrays.items()
-        if not name.endswith("num_batches_tracked")
+        name: array.astype(np.float32) if jnp.issubdtype(array.dtype, np.floating) else array
+        for name, array in found.read(list(found.shapes)).items()
     }
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a PyTorch checkpoint at {path}, got no such file")
-    try:
-        # By name: PyTorch is no dependency of this project, nor of its type checks.
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        raise ImportError(
-            f"expected PyTorch to read {path}, got none installed; install torch, or save the "
-            "state dict as .npz where PyTorch is: numpy.savez(file, **{k: v.numpy() ...})"
-        ) from error
-    try:
-        # weights_only: a checkpoint is a pickle, which else could run any code.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("state_dict", content)
-        return {name: value.numpy() for name, value in state.items()}
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        AttributeError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(
-            f"expected a PyTorch checkpoint with a state dict, got {path}, which cannot be read "
-            f"({type(error).__name__}); fetch it again"
-        ) from error
-
-
 def port(
-    state: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray] | Stored,
     names: Mapping[str, str],
     template: Any,
     source: str | Path,
@@ -88,10 +70,11 @@ def port(
     """
     wanted = weights_io.flatten(template)
     # Compared by the foreign names and shapes, so that an error speaks of the file.
-    weights_io.check(state, {old: _foreign(new, wanted[new]) for old, new in names.items()}, source)
+    foreign = {old: _foreign(new, wanted[new]) for old, new in names.items()}
+    arrays = weights_io.take(state, foreign, source)
     flat = {name: np.asarray(value, np.float32) for name, value in (constants or {}).items()}
     for old, new in names.items():
-        array = state[old]
+        array = arrays.pop(old)
         # (O, C, h, w) -> (h, w, C, O), the 1 x 1 of a pointwise kernel dropped; (O, C) -> (C, O).
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
         flat[new] = np.ascontiguousarray(array).reshape(wanted[new].shape)

@@ -152,7 +152,7 @@ def load(name_or_path: str | Path = "srnet", *, size: int = INPUT_SHAPE[0]) -> N
             f"expected SRNet's weights at {path}, got no such file; train them: "
             "python -m models.training.srnet --volumes FOLDER --out runs/srnet"
         )
-    variables = weights_io.fit(weights_io.load_arrays(path), template(), path)
+    variables = weights_io.fit(weights_io.stored(path), template(), path)
     card = weights_io.load_card(path)
     return Network(make_apply(size), variables, (size, size, INPUTS), layer_names(), card)
 

@@ -1,147 +1,198 @@
 """Variables beside a card that says what they are: one `.npz` and `.json`, or an Orbax folder."""
 
 import json
+import logging
 import os
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
+from ifv_jax.plain_path import local, plain_path
+from models import checksums, npz
+from models.checking import (
+    CheckError,
+    check,
+    check_shapes,
+    check_values,
+    describe,
+    fit,
+    flatten,
+    take,
+)
+from models.stored import Stored, looks_like
 
-def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested variables (arrays, or their shapes) to one level, named like `params/conv1/kernel`."""
-    flat = traverse_util.flatten_dict(dict(variables), sep="/")
-    return {str(name): value for name, value in flat.items()}
+__all__ = [
+    "check", "check_shapes", "check_values", "describe", "fit", "flatten", "load_arrays",
+    "load_card", "load_folder", "load_folder_card", "save", "save_folder", "stored", "take",
+]  # fmt: skip
+
+_log = logging.getLogger(__name__)
+_unsure: set[Path] = set()  # folders without checksums, of which the log has been told
+CARD, VARIABLES = "card.json", "variables"
+AGAIN = "convert the weights again"
 
 
 def save(path: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
     """Write `path` (.npz) and its card (.json beside it); each appears whole or not at all."""
-    path = Path(path)
+    path, arrays, text = local(path), _arrays(variables), _text(card)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **jax.tree.map(np.asarray, flatten(variables)))
+        np.savez(file, allow_pickle=False, **flatten(arrays))
     os.replace(temporary, path)
-    temporary.write_text(json.dumps(dict(card), indent=1) + "\n")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path.with_suffix(".json"))
+
+
+def stored(path: str | Path) -> Stored:
+    """The arrays of an `.npz` file: names and shapes now, the numbers when they are read."""
+    path = local(path)
+    try:
+        found = npz.stored(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each kind of damage has its own exception
+        raise _unreadable(path, error) from error
+
+    def read(names: Collection[str]) -> dict[str, np.ndarray]:
+        try:
+            return found.read(names)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+
+    return Stored(found.shapes, read)
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an `.npz` file."""
-    path = Path(path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(
-            f"expected weights in {path}, got a file that cannot be read ({error}); "
-            "fetch or train it again"
-        ) from error
+    found = stored(path)
+    return found.read(list(found.shapes))
 
 
 def load_card(path: str | Path) -> dict[str, Any]:
     """The card beside the weights `path`; empty if there is none."""
-    path = Path(path).with_suffix(".json")
-    if not path.is_file():
-        return {}
+    path = local(path).with_suffix(".json")
+    return _read_card(path, "fetch it again") if path.is_file() else {}
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    why = looks_like(path) or f"{type(error).__name__}: {error}"
+    return ValueError(
+        f"expected weights in {path}, got a file that cannot be read ({why}); "
+        "fetch or train it again"
+    )
+
+
+def _arrays(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables as NumPy arrays, after a look whether they are dicts of arrays throughout."""
+    for name, value in flatten(variables).items():
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise ValueError(
+                f"expected dicts of arrays, got a {type(value).__name__} as {name}; "
+                "make it an array, or a dict with a name for each"
+            )
+    return jax.tree.map(np.asarray, dict(variables))
+
+
+def _text(card: Mapping[str, Any]) -> str:
+    return json.dumps(dict(card), indent=1) + "\n"
+
+
+def _read_card(path: Path, do: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict):
+            raise ValueError(f"a {type(card).__name__} without names")
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(
-            f"expected a card in JSON, got {path}, which is none ({error}); fetch it again"
+            f"expected a card in JSON, got {path}, which is none ({error}); {do}"
         ) from error
+    return card
 
 
-def check(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], source: Any) -> None:
-    """Raise, naming the first array that is missing, too many, misshapen or not finite."""
-    for name, want in expected.items():
-        got = describe(arrays[name]) if name in arrays else "none"
-        if got != describe(want):
-            raise ValueError(
-                f"expected the array {name} of {describe(want)} in {source}, got {got}; "
-                "the file is damaged or of another architecture: fetch it or train it again"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(
-                f"expected finite numbers in the array {name} of {source}, got nan or infinity; "
-                "the file is damaged: fetch it or train it again"
-            )
-    for name in arrays:
-        if name not in expected:
-            raise ValueError(
-                f"expected no array {name} in {source}, got one of {describe(arrays[name])}; "
-                "the file is of another architecture: load it with the network it was made for"
-            )
-
-
-def fit(arrays: Mapping[str, np.ndarray], template: Any, source: Any) -> dict[str, Any]:
-    """Nest arrays named like `params/conv1/kernel` as `template`, after `check`."""
-    expected = flatten(template)
-    check(arrays, expected, source)
-    flat = {name: jnp.asarray(arrays[name]) for name in expected}
-    return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def describe(array: Any) -> str:
-    """Dtype and shape, for messages."""
-    return f"{np.dtype(array.dtype)} {tuple(array.shape)}"
-
-
-# Folders: an Orbax checkpoint and card.json
+# Folders: an Orbax checkpoint, card.json and the checksums of all files
 
 
 def save_folder(folder: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
-    """Write an Orbax checkpoint of the variables and their card into a new folder."""
+    """Write an Orbax checkpoint of the variables, their card and checksums into a new folder."""
     import orbax.checkpoint as ocp  # imported late: it costs a second
 
-    folder = Path(folder).absolute()
+    folder, arrays, text = check_new(folder), _arrays(variables), _text(card)
+    # Made under another name first, so that the folder is there whole or not at all.
+    temporary = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with plain_path(temporary) as inside, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(inside / VARIABLES, arrays)
+    (temporary / CARD).write_text(text, encoding="utf-8")
+    checksums.write(temporary)
+    temporary.rename(folder)
+
+
+def check_new(folder: str | Path) -> Path:
+    """The absolute path of a folder for `save_folder`, which must not be there yet."""
+    folder = local(folder).absolute()
     if folder.exists():
         raise FileExistsError(
             f"expected no folder {folder} yet, got one; delete it or choose another"
         )
-    # Made under another name first, so that the folder is there whole or not at all.
-    temporary = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(temporary / "variables", dict(variables))
-    (temporary / "card.json").write_text(json.dumps(dict(card), indent=1) + "\n")
-    temporary.rename(folder)
+    return folder
 
 
 def load_folder(folder: str | Path, template: Any) -> dict[str, Any]:
     """The variables in a folder of `save_folder`, of the shapes in `template`."""
     import orbax.checkpoint as ocp
 
-    folder = Path(folder).absolute()
+    folder = local(folder).absolute()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"expected a folder at {folder}, got none; {AGAIN}")
+    _verify(folder)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), template
     )
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            variables = checkpointer.restore(folder / "variables", wanted)
+        with plain_path(folder) as inside, ocp.StandardCheckpointer() as checkpointer:
+            shapes = checkpointer.metadata(inside / VARIABLES).item_metadata
+            check_shapes(flatten(shapes), flatten(template), folder)
+            variables = checkpointer.restore(inside / VARIABLES, wanted)
+    except CheckError:
+        raise
     except Exception as error:  # whatever Orbax makes of a missing or damaged file
         raise ValueError(
             f"expected an Orbax checkpoint in {folder}, got one that cannot be read "
-            f"({type(error).__name__}: {error}); convert the weights again"
+            f"({type(error).__name__}: {error}); {AGAIN}"
         ) from error
-    check(flatten(variables), flatten(template), folder)
+    check_values(flatten(variables), folder)
     return variables
 
 
 def load_folder_card(folder: str | Path) -> dict[str, Any]:
     """The card in a folder of `save_folder`."""
-    path = Path(folder) / "card.json"
+    folder = local(folder)
+    path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(
             f"expected card.json in {folder}, got a folder without it; convert the weights again"
         )
-    return dict(json.loads(path.read_text()))
+    _verify(folder, CARD)
+    return _read_card(path, AGAIN)
+
+
+def _verify(folder: Path, only: str | None = None) -> None:
+    try:
+        known = checksums.verify(folder, only)
+    except ValueError as error:
+        raise ValueError(
+            f"expected the weights in {folder} as they were written, got a damaged file that "
+            f"cannot be read: {error}; {AGAIN}"
+        ) from error
+    if not known and folder.absolute() not in _unsure:
+        _unsure.add(folder.absolute())
+        _log.warning(
+            "%s was written before there were checksums: damage would not be noticed; %s.",
+            folder, AGAIN,
+        )  # fmt: skip
