@@ -1,7 +1,7 @@
 """Feature Visualization: max_v S_k(f(v), t) by Adam, then L-BFGS, a batch at once (Sec. 3.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import adam, checks, hosts, lanes, lbfgs
+from ifv_jax import adam, checks, fingerprints, fixed_points, hosts, lanes, lbfgs, storage
 from ifv_jax.errors import InputError
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
+from ifv_jax.problem import Problem
 from ifv_jax.runs import Run
 from ifv_jax.status import Status
 from ifv_jax.types import Device, PyTree
@@ -41,18 +42,19 @@ class FVConfig:
     batch_size: int = 32
     steps_per_call: int = 25
     lbfgs_memory: int = 10
-    jitter: int = 0
+    jitter: int = field(default=0, metadata={fingerprints.NEUTRAL: 0})
 
     def __post_init__(self):
         for name, least in (
             *((n, 0) for n in ("adam_steps", "lbfgs_steps", "restarts", "jitter")),
             *((n, 1) for n in ("batch_size", "steps_per_call", "lbfgs_memory")),
         ):
-            value = getattr(self, name)
-            if int(value) != value or value < least:
-                raise InputError(f"an integer {name} >= {least}", repr(value), "See FVConfig.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError("a positive learning_rate", repr(self.learning_rate), "Try 0.05.")
+            value = checks.check_integer(getattr(self, name), name, least=least)
+            object.__setattr__(self, name, value)
+        rate = checks.check_real(
+            self.learning_rate, "learning_rate", "a positive number", above=0, do="Try 0.05."
+        )
+        object.__setattr__(self, "learning_rate", rate)
 
 
 class Realizations(NamedTuple):
@@ -75,7 +77,7 @@ def visualize(
     *,
     config: FVConfig | None = None,
     start: PyTree | None = None,
-    run: Run | None = None,
+    run: Run | str | os.PathLike[str] | None = None,
     progress: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> Realizations:
@@ -85,27 +87,37 @@ def visualize(
       objective: see `make_objective`. variables: the network's weights.
       targets: (batch, n) unit vectors. key: one PRNG key; sample i starts from fold_in(key, i).
       start: parameters to start from instead, one a target (`parametrization.invert(images)`).
-      run: keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
+      run: a folder that keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
       devices: lanes are spread over them; all local ones by default. Under `jax.distributed` each
         host computes its share of the groups, and all of them return everything.
     Returns: `Realizations`. The same key gives the same bits on the same machine; on the CPU on any
       number of devices and hosts.
     Raises: InputError for bad input, and if the network is not finite for every single sample.
     """
+    checks.check_kind(objective, Objective, "objective", "Make it with make_objective(response).")
     config = FVConfig() if config is None else config
+    checks.check_kind(config, FVConfig, "config", "Pass e.g. FVConfig(adam_steps=800).")
+    parametrization = objective.response.parametrization
+    job_checks.check_jitter(config.jitter, parametrization.shape)
     key = checks.check_key(key)
-    targets = checks.check_targets(targets, objective.response.feature_count(variables))
+    run, progress = job_checks.check_run(run), checks.check_flag(progress, "progress")
+    targets = checks.check_targets(targets, check_network(objective.response, variables))
     count = targets.shape[0]
     if start is not None:
-        _check_start(objective, start, count)
-    job = (targets, key, start, config, objective.cosine_power, variables)
-    run = Run(None) if run is None else run.part("visualize", job)
-    found_devices = lanes.resolve_devices(devices)
+        start = job_checks.check_parameters(parametrization, start, "start", count=count)
+    used = lanes.resolve_devices(devices)
+    pieces = lanes.groups(count, config.batch_size, used, hosts.count())
+    problem = Problem(objective, variables, targets, key, start, config, used)
+    run = run.part("visualize", problem.identity())
+    if run.folder is not None:
+        look = partial(_look, objective, used)
+        size = len(pieces[0][0])
+        fixed_points.check(run, problem.program(), lambda: problem.fixed_points(look, size))
 
-    pieces = lanes.groups(count, config.batch_size, found_devices, hosts.count())
     total = -(-config.adam_steps // config.steps_per_call) - (
         -config.lbfgs_steps // config.steps_per_call
     )
+    read_back = []
     with tqdm(
         total=total * hosts.rounds(len(pieces)), disable=not progress, desc="visualize", unit="call"
     ) as bar:
@@ -113,55 +125,60 @@ def visualize(
         def compute(number: int) -> Realizations:
             indices, _ = pieces[number]
             kept = run if hosts.owns(number) else Run(None)
-            # Other devices may split the batch otherwise: a group is known by what is in it.
+            # Named by contents: another number of devices splits the batch differently.
             name = f"group_{indices[0]:05d}_of_{len(indices)}"
-
-            def compute_group():
-                keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(indices))
-                begin = None if start is None else lanes.take(start, indices)
-                stages = kept.part(f"{name}_states")
-                return _visualize_group(
-                    objective, variables, targets[indices], keys, config, begin, stages,
-                    found_devices, bar,
-                )  # fmt: skip
-
-            part = kept.compute(name, Realizations, compute_group)
-            kept.forget(f"{name}_states")
+            with storage.lock(kept.folder, name):
+                part = kept.read(name, Realizations, like=_like(problem))
+                if part is not None:
+                    read_back.append(part)
+                else:
+                    part = _visualize_group(problem, indices, kept.part(f"{name}_states"), bar)
+                    if kept.write(name, part):
+                        kept.forget(f"{name}_states")
             bar.n = total * (number // hosts.count() + 1)
             bar.refresh()
             return part
 
         parts = hosts.gather(compute, pieces)
+    if read_back:
+        _check_response(problem, run, read_back[0])
     found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
     checks.check_some_finite(found.status, "the significance or its gradient")
     return found
 
 
-def _check_start(objective: Objective, start: PyTree, count: int) -> None:
-    init = objective.response.parametrization.init
-    shape = jax.eval_shape(lambda key: init(key, count), jax.random.key(0))
-    got = jax.tree.map(lambda a: tuple(a.shape), start)
-    expected = jax.tree.map(lambda a: tuple(a.shape), shape)
-    if got != expected:
-        raise InputError(
-            f"start parameters of shape {expected}",
-            f"{got}",
-            "Use parametrization.invert(images), one image a target.",
-        )
+def _like(problem: Problem) -> Realizations:
+    """The structure of a result: that of v is the parametrization's."""
+    leaf: Any = 0
+    return Realizations(problem.shapes(), *[leaf] * (len(Realizations._fields) - 1))
 
 
-def _visualize_group(
-    objective, variables, targets, keys, config, start, run, devices, bar
-) -> Realizations:
-    targets = lanes.place(targets, devices)
+def _check_response(problem: Problem, run: Run, kept: Realizations) -> None:
+    """Recomputes r(v) of one sample that was read from the run."""
+    finite = np.flatnonzero(np.asarray(kept.status) != Status.NON_FINITE)
+    if finite.size:
+        one = jax.tree.map(jnp.asarray, lanes.take(kept.v, finite[:1]))
+        found = problem.objective.response(problem.variables, one)
+        fixed_points.check_response(run, kept.response[finite[0]], found[0])
+
+
+def _visualize_group(problem: Problem, indices, run: Run, bar) -> Realizations:
+    objective, variables, config, devices = (
+        problem.objective, problem.variables, problem.config, problem.devices,
+    )  # fmt: skip
+    targets = lanes.place(problem.targets[indices], devices)
+    keys = jax.vmap(partial(jax.random.fold_in, problem.key))(jnp.asarray(indices))
+    start = None if problem.start is None else lanes.take(problem.start, indices)
     begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
+    stuck = np.asarray(begin.silent | begin.flat)
     adam_call = partial(
         _adam_call, objective, config.learning_rate, config.steps_per_call, config.jitter, devices,
         lanes.place(jax.random.key_data(keys), devices) if config.jitter else None,
     )  # fmt: skip
     rough = _climb(
         run, "adam", adam_call, adam.start(config.learning_rate, begin.v), config.adam_steps,
-        config.steps_per_call, variables, targets, devices, bar, lambda state: np.any(state.finite),
+        config.steps_per_call, variables, targets, devices, bar, begin.significance,
+        lambda state: np.any(np.asarray(state.finite) & ~stuck),
     )  # fmt: skip
     v = rough.state.v
     look = _look(objective, devices, variables, targets, v)
@@ -170,12 +187,15 @@ def _visualize_group(
     )
     fine = _climb(
         run, "lbfgs", lbfgs_call, _lbfgs_start(config.lbfgs_memory, v, look), config.lbfgs_steps,
-        config.steps_per_call, variables, targets, devices, bar, lambda state: np.any(state.active),
+        config.steps_per_call, variables, targets, devices, bar, look.significance,
+        lambda state: np.any(np.asarray(state.active)),
     )  # fmt: skip
     if config.lbfgs_steps:
         v = fine.state.v
         look = _look(objective, devices, variables, targets, v)
-    status = jnp.where(begin.silent, Status.SILENT, Status.OK)
+    status = jnp.where(look.significance < 0, Status.NEGATIVE, Status.OK)
+    status = jnp.where(begin.flat, Status.FLAT, status)
+    status = jnp.where(begin.silent, Status.SILENT, status)
     status = jnp.where(look.finite & rough.state.finite, status, Status.NON_FINITE)
     history = jnp.concatenate([rough.history, fine.history], axis=1)
     return Realizations(
@@ -192,7 +212,7 @@ class _Climb(NamedTuple):
 
 
 def _climb(
-    run, name, call, state, steps, steps_per_call, variables, targets, devices, bar, wanted
+    run, name, call, state, steps, steps_per_call, variables, targets, devices, bar, before, wanted
 ) -> _Climb:
     """`steps` steps by `call`, some at a time, for as long as `wanted(state)` lanes are left.
 
@@ -208,7 +228,8 @@ def _climb(
         history[:, done : done + steps_per_call] = np.asarray(values)[:, : steps - done]
         return _Climb(state, np.int32(min(done + steps_per_call, steps)), history)
 
-    begin = _Climb(state, np.int32(0), np.zeros((targets.shape[0], steps), np.float32))
+    history = np.repeat(np.asarray(before, np.float32)[:, None], steps, axis=1)
+    begin = _Climb(state, np.int32(0), history)
     return run.iterate(
         name, begin, step, -(-steps // steps_per_call), every=4, progress=bar.update,
         finished=lambda climb: not wanted(climb.state),
@@ -220,26 +241,38 @@ def _climb(
 
 class _Starts(NamedTuple):
     v: PyTree
+    significance: jax.Array  # (lanes,)
     silent: jax.Array  # (lanes,) bool, still so after all restarts
+    flat: jax.Array  # (lanes,) bool, the same
     restarts: jax.Array  # (lanes,) int32
 
 
 def _starts(objective, variables, targets, keys, start, restarts, devices) -> _Starts:
-    """Starting points at which the targets are not silent, as far as such can be found.
+    """Starting points from which the targets can be climbed, as far as such can be found.
 
-    A silent target has zero significance and zero gradient: no optimizer would move. Each restart
-    draws a new point, three times as far out as the last (up to a standard deviation of 2).
+    Where the gradient is exactly zero, no optimizer would move: a target is silent there if its
+    significance is zero, too, and else the response is flat. Each restart draws a new point, three
+    times as far out as the last (up to a standard deviation of 2). A flat start that the user gave
+    may be an optimum and is kept.
     """
+
+    def stuck(look: _Look) -> tuple[jax.Array, jax.Array]:
+        silent = look.still & (look.significance == 0)
+        return silent, look.still & ~silent & look.finite & (start is None)
+
     v = lanes.place(_fresh(objective, keys, 0) if start is None else start, devices)
     tried = jnp.zeros(len(keys), jnp.int32)
-    silent = _look(objective, devices, variables, targets, v).silent
+    look = _look(objective, devices, variables, targets, v)
+    silent, flat = stuck(look)
     for attempt in range(1, restarts + 1):
-        if not np.any(np.asarray(silent)):
+        again = silent | flat
+        if not np.any(np.asarray(again)):
             break
-        v = lanes.place(lanes.where(silent, _fresh(objective, keys, attempt), v), devices)
-        tried = tried + silent
-        silent = silent & _look(objective, devices, variables, targets, v).silent
-    return _Starts(v, silent, tried)
+        v = lanes.place(lanes.where(again, _fresh(objective, keys, attempt), v), devices)
+        tried = tried + again
+        look = _look(objective, devices, variables, targets, v)
+        silent, flat = stuck(look)
+    return _Starts(v, look.significance, silent, flat, tried)
 
 
 @partial(jax.jit, static_argnames=("objective", "attempt"))
@@ -256,7 +289,7 @@ class _Look(NamedTuple):
     response: jax.Array  # (lanes, n)
     significance: jax.Array  # (lanes,)
     gradient: PyTree  # dS/dv
-    silent: jax.Array  # (lanes,) bool
+    still: jax.Array  # (lanes,) bool, the gradient is exactly zero
     finite: jax.Array  # (lanes,) bool
 
 
@@ -266,7 +299,7 @@ def _look(objective: Objective, devices, variables, targets, v) -> _Look:
         r, s, gradient = objective.look(variables, v, targets)
         largest = jnp.abs(lanes.flatten(gradient)).max(axis=1)
         finite = jnp.isfinite(s) & jnp.isfinite(largest)
-        return _Look(r, s, gradient, (s == 0) & (largest == 0), finite)
+        return _Look(r, s, gradient, largest == 0, finite)
 
     return lanes.spread(call, devices)(variables, targets, v)
 

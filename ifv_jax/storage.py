@@ -1,0 +1,263 @@
+"""Checkpoints on disk (Orbax) that are whole, or are not taken for such.
+
+Every checkpoint holds the leaves of a pytree and a card with a checksum over all of them. What
+cannot be read, or reads back as something else, counts as damaged and is set aside; the one before
+is taken.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifv_jax.errors import InputError
+from ifv_jax.plain_path import plain_path
+from ifv_jax.types import PyTree
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+"""Checkpoints kept of a stage, so that a damaged newest one leaves another to go on from."""
+
+_READ_BACK: set[Path] = set()
+"""Folders whose first checkpoint of this process was read back."""
+
+
+class DamagedError(Exception):
+    """A checkpoint that cannot be read, or is not what was written."""
+
+
+class Stage:
+    """The checkpoints of one stage, in a folder of their own; keeps nothing without a folder."""
+
+    def __init__(self, folder: Path | None, name: str):
+        self._folder = None if folder is None else folder / name
+
+    def save(self, index: int, value: PyTree) -> bool:
+        """Writes a checkpoint and returns whether it is there; a full disk is logged, not raised.
+
+        Raises: InputError if what was written first into this folder does not come back.
+        """
+        if self._folder is None:
+            return False
+        import orbax.checkpoint as ocp
+
+        kept = _pack(value)
+        try:
+            with self._manager() as manager:
+                manager.save(index, args=ocp.args.StandardSave(kept), force=True)  # type: ignore[call-arg]
+                manager.wait_until_finished()
+        except Exception as error:  # A full disk reaches us as whatever Orbax made of it.
+            log.warning(
+                "Checkpoint %s/%d was not written (%s); going on.",
+                self._folder, index, _first_line(error),
+            )  # fmt: skip
+            return False
+        if self._folder.parent not in _READ_BACK:
+            self._read_back(index, value)
+            _READ_BACK.add(self._folder.parent)
+        return True
+
+    def _read_back(self, index: int, value: PyTree) -> None:
+        try:
+            with self._manager() as manager:
+                self._read(manager, index, value)
+        except Exception as error:
+            raise InputError(
+                "a folder in which checkpoints can be kept",
+                f"{self._folder}, where the first one cannot be read back ({_first_line(error)})",
+                "Choose a folder on another disk, or with a plainer name.",
+            ) from error
+
+    def newest(self, like: PyTree | None = None) -> tuple[int, PyTree] | None:
+        """(index, value) of the newest checkpoint that is whole, or None.
+
+        Args: like: a pytree of the same structure, whose leaves do not matter; without it the value
+          comes back in dicts, lists and tuples.
+        """
+        if self._folder is None or not self._folder.exists():
+            return None
+        try:
+            with self._manager() as manager:
+                for index in sorted(manager.all_steps(), reverse=True):
+                    try:
+                        return index, self._read(manager, index, like)
+                    except InputError:
+                        raise
+                    except Exception as error:  # Each kind of damage has its own exception.
+                        self._set_aside(index, error)
+        except InputError:
+            raise
+        except Exception as error:  # The folder's own files are damaged: nothing in it can be used.
+            log.warning("Checkpoints in %s cannot be read (%s).", self._folder, _first_line(error))
+        return None
+
+    def _read(self, manager, index: int, like: PyTree | None) -> PyTree:
+        import orbax.checkpoint as ocp
+
+        return _unpack(manager.restore(index, args=ocp.args.StandardRestore(None)), like)
+
+    def _set_aside(self, index: int, error: Exception) -> None:
+        assert self._folder is not None
+        log.warning(
+            "Checkpoint %s/%d is damaged (%s) and not used.",
+            self._folder, index, _first_line(error),
+        )  # fmt: skip
+        aside = self._folder / f"damaged_{index}"
+        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self._folder / str(index)).rename(aside)
+
+    @contextlib.contextmanager
+    def _manager(self) -> Iterator[Any]:
+        assert self._folder is not None
+        import orbax.checkpoint as ocp  # Imported late: it costs a second.
+
+        alone = {}
+        if jax.process_count() > 1:  # hosts keep different things at different times: no waiting
+            here = jax.process_index()
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"host{here}"
+            )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=False,
+            create=False, **alone,
+        )  # fmt: skip
+        with (
+            plain_path(self._folder) as folder,
+            ocp.CheckpointManager(folder, options=options) as manager,
+        ):
+            yield manager
+
+
+@contextlib.contextmanager
+def lock(folder: Path | None, name: str) -> Iterator[None]:
+    """One process at a time works on this stage; another one waits, and says so once.
+
+    Nothing is locked where that is impossible: on some network file systems, in a folder that can
+    only be read, on Windows.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            with contextlib.suppress(OSError, ImportError):
+                import fcntl
+
+                file = stack.enter_context((folder / f".{name}.lock").open("a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    log.warning("Another process works on %s/%s: waiting for it.", folder, name)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # Closing the file unlocks it, and so does the end of the process, however it comes.
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is either there whole or not there."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # hosts may share the folder
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+# --- a pytree as what Orbax keeps ----------------------------------------------------------------
+
+
+def _pack(value: PyTree) -> dict[str, Any]:
+    """Leaves by number, and a card: their dtypes and shapes, the structure, a checksum of all."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
+    card = {
+        "leaves": [[str(leaf.dtype), list(leaf.shape)] for leaf in leaves],
+        "structure": _describe(value, iter(range(len(leaves)))),
+    }
+    text = json.dumps({**card, "sha256": _checksum(card, leaves)})
+    # An empty array is no file; its dtype and shape are all there is to know.
+    kept = {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}
+    return {"card": np.frombuffer(text.encode(), np.uint8), "leaves": kept}
+
+
+def _unpack(kept: dict[str, Any], like: PyTree | None) -> PyTree:
+    """The pytree that was packed. Raises DamagedError if it is not, to the bit, what it was."""
+    try:
+        card = json.loads(np.asarray(kept["card"]).tobytes())
+        found, mark = kept.get("leaves") or {}, card.pop("sha256")
+        leaves = [
+            np.asarray(found[f"{i:05d}"]) if 0 not in shape else np.zeros(shape, jnp.dtype(dtype))
+            for i, (dtype, shape) in enumerate(card["leaves"])
+        ]
+        whole = mark == _checksum(card, leaves) and card["leaves"] == [
+            [str(leaf.dtype), list(leaf.shape)] for leaf in leaves
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError("its card is not readable") from error
+    if not whole:
+        raise DamagedError("its checksum is another")
+    if like is None:
+        return _rebuild(card["structure"], leaves)
+    structure = jax.tree.structure(like)
+    if structure.num_leaves != len(leaves):
+        raise DamagedError(f"{len(leaves)} arrays where {structure.num_leaves} were expected")
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _checksum(card: dict[str, Any], leaves: list[np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
+    for leaf in leaves:
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _describe(value: PyTree, numbers: Iterator[int]) -> Any:
+    """The structure in JSON: dicts (keys in JAX's order), lists, tuples, None, numbers of leaves.
+
+    Other nodes, and keys that are neither strings nor integers, are told apart by `like` alone.
+    """
+    if value is None:
+        return None
+    if type(value) is dict and all(isinstance(key, str | int) for key in value):
+        keys = [path[0].key for path, _ in _children(value)]
+        return {"dict": [[key, _describe(value[key], numbers)] for key in keys]}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_describe(item, numbers) for item in value]}
+    children = _children(value)
+    if len(children) == 1 and children[0][1] is value:
+        return next(numbers)
+    return {"other": [_describe(child, numbers) for _, child in children]}
+
+
+def _children(value: PyTree):
+    return jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda node: node is not value)[0]
+
+
+def _rebuild(structure: Any, leaves: list[np.ndarray]) -> PyTree:
+    if structure is None:
+        return None
+    if isinstance(structure, int):
+        return leaves[structure]
+    ((kind, items),) = structure.items()
+    if kind == "dict":
+        return {key: _rebuild(item, leaves) for key, item in items}
+    if kind in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[kind](_rebuild(item, leaves) for item in items)
+    raise InputError(
+        "`like`, a value of the same structure, to read back more than dicts, lists and tuples",
+        "none",
+        "Pass it to `compute` or `read`.",
+    )
