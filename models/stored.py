@@ -4,9 +4,7 @@ A header can claim anything, and a small file can unpack to gigabytes. So `weigh
 names and shapes of a `Stored` with what a network wants before it reads any data.
 """
 
-import bz2
 import os
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +13,6 @@ import numpy as np
 DEFLATE = 1100  # at most: one byte of Deflate holds 1032
 SMALL = 256 << 20  # bytes in memory that are read whatever the file's size
 DENSE = 50  # weights and volumes hardly ever pack better than this
-CHUNK = 1 << 20
 
 
 class Shape(NamedTuple):
@@ -72,21 +69,6 @@ def check_plausible(unpacked: int, packed: int, what: str) -> None:
             f"{what} unpacks {megabytes(packed)} to {megabytes(unpacked)}, nearly all of it the "
             "same number"
         )
-
-
-def check_unpacks_to(packed: bytes, encoding: str, expected: int) -> None:
-    """Raise unless a gzip or bzip2 stream holds `expected` bytes; never holds more than a chunk."""
-    unpacker: Any = bz2.BZ2Decompressor() if encoding == "bzip2" else zlib.decompressobj(47)
-    count, rest = 0, packed
-    while count <= expected and not unpacker.eof:
-        part = unpacker.decompress(rest, CHUNK)
-        count += len(part)
-        rest = b"" if encoding == "bzip2" else unpacker.unconsumed_tail
-        if not part and not rest:
-            break
-    if count != expected:
-        got = f"more than {expected}" if count > expected else f"only {count}"
-        raise ValueError(f"{expected} bytes are announced, and {got} are there")
 
 
 def megabytes(count: int) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from models import weights_io
 from models.srnet import SCALE
 from models.training import isosurface, volumes
 from models.training.volumes import Volume
@@ -51,8 +52,11 @@ def views(volume: Volume, count: int, size: int, seed: int, folder: Path | None 
         mark = hashlib.sha256(volume.values.tobytes() + repr((volume[2:], count, size)).encode())
         path = folder / f"{volume.name}_{seed}_{mark.hexdigest()[:12]}.npz"
         if path.is_file():
-            with np.load(path) as arrays:
+            try:
+                arrays = weights_io.load_arrays(path)
                 return Pairs(arrays["low"], arrays["high"])
+            except (ValueError, KeyError) as error:
+                print(f"rendering again: {error}", flush=True)
     made = list(_views(volume, count, size, seed))
     pairs = Pairs(*(np.stack(images) for images in zip(*made, strict=True)))
     if path is not None:

@@ -1,20 +1,21 @@
 """Scalar volumes: files of the usual kinds, and analytic ones for which no file is needed.
 
 A volume is an array (z, y, x) with a voxel spacing (x, y, z) and an isovalue that shows a good
-surface. Files: `.npz` (one array called `volume`), `.npy`, `.raw`, `.nrrd`. What a file does not
-say stands in a JSON beside it: `NAME.json`, or an entry NAME of `volumes.json`, with `shape_zyx`
-and `dtype` (needed for `.raw`), `spacing_xyz`, `isovalue`.
+surface. Files: `.npz` (one array), `.npy`, `.raw`, `.nrrd` and `.nhdr` (pynrrd), `.nii` and
+`.nii.gz` (nibabel). What a file does not say stands in a JSON beside it: `NAME.json`, or an entry
+NAME of `volumes.json`, with `shape_zyx` and `dtype` (needed for `.raw`), `spacing_xyz`, `isovalue`.
 """
 
-import importlib
-import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-SUFFIXES = (".npz", ".npy", ".raw", ".nrrd")
+from ifv_jax.plain_path import local
+from models.training import volume_facts, volume_files
+from models.training.volume_files import CONVERTERS, IMAGES, SUFFIXES, stem, suffix
+
+LARGEST = 1e36  # magnitude of a value: beyond lie marks for "no data", and overflow in float32
 
 
 class Volume(NamedTuple):
@@ -28,79 +29,95 @@ class Volume(NamedTuple):
 
 def read(path: str | Path) -> Volume:
     """One file."""
-    path = Path(path)
+    path = local(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a volume at {path}, got no such file")
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"expected a file {', '.join(SUFFIXES)}, got {path.name}")
-    facts = _facts(path)
+    if suffix(path) not in SUFFIXES:
+        convert = CONVERTERS.get(suffix(path), "save it as one of these").format(stem=stem(path))
+        raise ValueError(f"expected a file {', '.join(SUFFIXES)}, got {path}; {convert}")
     try:
-        values, spacing = _values(path, facts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"expected a volume in {path}, got none that can be read ({error})") from (
-            error
-        )
-    if values.ndim != 3 or min(values.shape) < 2:
-        raise ValueError(f"expected a volume (z, y, x) in {path}, got shape {values.shape}")
-    values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"expected finite values in {path}, got nan or infinity")
-    spacing = tuple(float(s) for s in facts.get("spacing_xyz", spacing))
-    return _scaled(path.stem, values, spacing, facts.get("isovalue"))
+        facts = volume_facts.read(path)
+        found = volume_files.read(path, facts)
+        values, spacing = _three_axes(found)
+        if "shape_zyx" in facts and tuple(facts["shape_zyx"]) != values.shape:
+            raise ValueError(f"shape_zyx is {facts['shape_zyx']}, the array's {values.shape}")
+        spacing = volume_facts.spacing(facts.get("spacing_xyz", spacing))
+        return _scaled(stem(path), values, spacing, volume_facts.isovalue(facts.get("isovalue")))
+    except ImportError:
+        raise
+    except Exception as error:  # each library has its own for each kind of damage
+        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"expected a volume in {path}, got none that can be read ({why}); "
+            "mend the file or its .json, or take it away"
+        ) from error
 
 
 def read_folder(folder: str | Path) -> list[Volume]:
     """All volumes of a folder, by name."""
-    folder = Path(folder)
-    paths = sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES)
+    folder = local(folder)
+    files = sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith("."))
+    paths = [path for path in files if suffix(path) in SUFFIXES]
+    parts = {volume_files.data_file(path) for path in paths if suffix(path) == ".nhdr"}
+    paths = [path for path in paths if path not in parts]
+    others = [path for path in files if suffix(path) in CONVERTERS and suffix(path) not in IMAGES]
+    stems = [stem(path) for path in paths]
+    for path in others:
+        if stem(path) not in stems:
+            read(path)  # which says how to convert it
     if not paths:
         raise FileNotFoundError(f"expected volumes ({', '.join(SUFFIXES)}) in {folder}, got none")
+    for name in stems:
+        if stems.count(name) > 1:
+            names = ", ".join(path.name for path in paths if stem(path) == name)
+            raise ValueError(
+                f"expected one file for each volume in {folder}, got {names}; take one away"
+            )
     return [read(path) for path in paths]
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    own = path.with_suffix(".json")
-    if own.is_file():
-        return dict(json.loads(own.read_text()))
-    common = path.with_name("volumes.json")
-    if common.is_file():
-        return dict(json.loads(common.read_text()).get(path.stem, {}))
-    return {}
-
-
-def _values(path: Path, facts: dict[str, Any]) -> tuple[np.ndarray, tuple[float, ...]]:
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["volume"], (1.0, 1.0, 1.0)
-    if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False), (1.0, 1.0, 1.0)
-    if path.suffix == ".raw":
-        if not {"shape_zyx", "dtype"} <= set(facts):
-            raise ValueError(f"shape_zyx and dtype are wanted in {path.with_suffix('.json').name}")
-        return np.fromfile(path, facts["dtype"]).reshape(facts["shape_zyx"]), (1.0, 1.0, 1.0)
-    try:
-        nrrd = importlib.import_module("nrrd")
-    except ImportError as error:
-        raise ImportError(
-            f"expected the package pynrrd to read {path}, got none; pip install 'ifv-jax[nrrd]'"
-        ) from error
-    values, header = nrrd.read(str(path), index_order="C")
-    directions = header.get("space directions")
-    spacing = header.get("spacings", np.ones(3))
-    if directions is not None:
-        spacing = np.linalg.norm(np.asarray(directions, float), axis=1)
-    return values, tuple(float(s) for s in spacing)
+def _three_axes(found: volume_files.Found) -> tuple[np.ndarray, Any]:
+    """Values and spacing without axes of length 1 beside the three."""
+    values = found.values
+    spacing = [1.0] * values.ndim if found.spacing is None else list(found.spacing)
+    if values.ndim > 3 and len(spacing) == values.ndim:
+        spacing = [s for s, n in zip(spacing, values.shape[::-1], strict=True) if n > 1]
+        values = values.squeeze()
+    if values.ndim != 3 or min(values.shape) < 2:
+        raise ValueError(
+            f"a volume (z, y, x) is wanted, two voxels or more along each axis, not shape "
+            f"{found.values.shape}: save one scalar field at one time"
+        )
+    if not volume_facts.is_numeric(values.dtype):
+        raise ValueError(f"real numbers are wanted, not {values.dtype}")
+    return values, spacing
 
 
 def _scaled(name: str, values: np.ndarray, spacing, isovalue: float | None) -> Volume:
-    low, high = float(values.min()), float(values.max())
-    if low == high:
+    least, most = values.min(), values.max()
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ValueError(f"expected finite values in {name}, got nan or infinity")
+    low, high = float(least), float(most)
+    if max(-low, high) > LARGEST:
+        raise ValueError(
+            f"expected values below {LARGEST:g} in {name}, got {low} to {high}; "
+            "put a usual value where there is no data"
+        )
+    if least == most:
         raise ValueError(f"expected a volume that varies, got {name}, which is {low} everywhere")
-    scaled = (values - low) / (high - low)
-    level = 0.5 if isovalue is None else (isovalue - low) / (high - low)
+    scaled = np.empty(values.shape, np.float32)
+    whole = values.dtype.kind in "iu"
+    extent = float(int(most) - int(least)) if whole else high - low
+    for slice_in, slice_out in zip(values, scaled, strict=True):
+        if whole:  # modulo 2^64 the difference is exact, whatever the width and sign
+            wide = slice_in.astype(np.uint64) - np.asarray(least).astype(np.uint64)
+        else:
+            wide = slice_in.astype(float) - low
+        slice_out[...] = wide / extent
+    level = 0.5 if isovalue is None else (isovalue - low) / extent
     if not 0 < level < 1:
         raise ValueError(f"expected an isovalue between {low} and {high} for {name}: {isovalue}")
-    return Volume(name, scaled.astype(np.float32), spacing, level)
+    return Volume(name, scaled, spacing, level)
 
 
 # Analytic volumes

@@ -93,20 +93,6 @@ def test_negative_lengths(shape, path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "pack"),
-    [("gzip", __import__("gzip").compress), ("bzip2", __import__("bz2").compress)],
-)
-def test_unpacked_sizes(encoding, pack):
-    for count in (0, 1, 1000, 3 << 20):
-        stored.check_unpacks_to(pack(bytes(count)), encoding, count)
-        with pytest.raises(ValueError, match=r"more than|only"):
-            stored.check_unpacks_to(pack(bytes(count)), encoding, count + 1)
-        if count:
-            with pytest.raises(ValueError, match="more than"):
-                stored.check_unpacks_to(pack(bytes(count)), encoding, count - 1)
-
-
-@pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (3 << 29, "1.5 GiB"),
      (40 << 40, "40.0 TiB"), (1 << 60, "1,048,576.0 TiB")],

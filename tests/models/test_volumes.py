@@ -33,15 +33,6 @@ def test_files(suffix, tmp_path):
     assert again.isovalue == pytest.approx(60 / 119)
 
 
-def test_nrrd(tmp_path):
-    nrrd = pytest.importorskip("nrrd", reason="pynrrd is not installed")
-    header = {"spacings": [3.0, 2.0, 1.0]}
-    nrrd.write(str(tmp_path / "ramp.nrrd"), ramp(), header, index_order="C")
-    volume = volumes.read(tmp_path / "ramp.nrrd")
-    np.testing.assert_allclose(volume.values, ramp() / 119, atol=1e-6)
-    assert volume.spacing == (3.0, 2.0, 1.0)
-
-
 def test_analytic_volumes():
     part = volumes.machine_part(32)
     scan = volumes.scanned(part, 0.02)
