@@ -3,24 +3,26 @@
 ## make check    ruff and pyright
 ## make lock     resolve requirements.lock anew (ARGS=--upgrade raises every version)
 ## make venv     only create .venv, which demo, test and check do by themselves
-## make clean    remove .venv and caches; results/ stays
+## make clean    remove .venv* and caches; results/ stays
 ##
 ## ARGS=... is passed on:            make test ARGS="-k targets"
 ## PYTHON=... chooses the Python of .venv: make test PYTHON=python3.12
+## VENV=... is another environment beside it:  make test PYTHON=python3.11 VENV=.venv-3.11
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lock venv clean replace-venv
 
 ARGS ?=
 UV_VERSION := 0.13.8
-RUN := .venv/bin/python
-STAMP := .venv/.installed
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
 
 # Exit status 0 on a Python that will do. Names alone are not enough: a pyenv shim may exist and fail.
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 IDENTITY := import sys; print(sys.base_prefix, sys.version)
 
-# Where PYTHON was asked for and .venv was made by another one, .venv is made again.
+# Where PYTHON was asked for and the environment was made by another one, it is made again.
 REPLACE :=
 ifneq ($(origin PYTHON),undefined)
 ifneq ($(wildcard $(RUN)),)
@@ -67,8 +69,8 @@ replace-venv:
 $(STAMP): requirements.lock pyproject.toml $(REPLACE)
 	@if [ -n "$(REPLACE)" ] || ! $(RUN) -c 'import pip; $(SUITABLE)' >/dev/null 2>&1; then \
 		$(FIND_PYTHON); \
-		echo "Creating .venv with $$("$$python" -V)."; \
-		"$$python" -m venv --clear .venv; \
+		echo "Creating $(VENV) with $$("$$python" -V)."; \
+		"$$python" -m venv --clear $(VENV); \
 	fi
 	@echo "Installing what requirements.lock pins (about 270 MB the first time)."
 	@$(RUN) -m pip install --disable-pip-version-check --no-compile \
@@ -87,5 +89,5 @@ lock:
 		--generate-hashes --output-file requirements.lock $(ARGS)
 
 clean:
-	rm -rf .venv .venv-lock build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

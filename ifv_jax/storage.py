@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 KEEP = 2
 """Checkpoints kept of a stage, so that a damaged newest one leaves another to go on from."""
 
+_LENGTH = 8
+"""Bytes that hold the length of a card."""
+
 _READ_BACK: set[Path] = set()
 """Folders whose first checkpoint of this process was read back."""
 
@@ -53,7 +56,7 @@ class Stage:
 
         kept = _pack(value)
         try:
-            with self._manager() as manager:
+            with _quiet(), self._manager() as manager:
                 manager.save(index, args=ocp.args.StandardSave(kept), force=True)  # type: ignore[call-arg]
                 manager.wait_until_finished()
         except Exception as error:  # A full disk reaches us as whatever Orbax made of it.
@@ -87,7 +90,7 @@ class Stage:
         if self._folder is None or not self._folder.exists():
             return None
         try:
-            with self._manager() as manager:
+            with _quiet(), self._manager() as manager:
                 for index in sorted(manager.all_steps(), reverse=True):
                     try:
                         return index, self._read(manager, index, like)
@@ -140,6 +143,17 @@ class Stage:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs each failure with its stack, also those that are dealt with here in a sentence."""
+    orbax = logging.getLogger("absl")
+    before, orbax.disabled = orbax.disabled, True
+    try:
+        yield
+    finally:
+        orbax.disabled = before
+
+
+@contextlib.contextmanager
 def lock(folder: Path | None, name: str) -> Iterator[None]:
     """One process at a time works on this stage; another one waits, and says so once.
 
@@ -180,34 +194,38 @@ def _first_line(error: BaseException) -> str:
 # --- a pytree as what Orbax keeps ----------------------------------------------------------------
 
 
-def _pack(value: PyTree) -> dict[str, Any]:
-    """Leaves by number, and a card: their dtypes and shapes, the structure, a checksum of all."""
+def _pack(value: PyTree) -> dict[str, np.ndarray]:
+    """One array of bytes: the length of a card, the card, the leaves.
+
+    The card tells the leaves' dtypes and shapes, the structure, and a checksum of it all. A single
+    array, since of several that fail together TensorStore reports all but the first to stderr.
+    """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
     card = {
         "leaves": [[str(leaf.dtype), list(leaf.shape)] for leaf in leaves],
         "structure": _describe(value, iter(range(len(leaves)))),
     }
-    text = json.dumps({**card, "sha256": _checksum(card, leaves)})
-    # An empty array is no file; its dtype and shape are all there is to know.
-    kept = {f"{i:05d}": leaf for i, leaf in enumerate(leaves) if leaf.size}
-    return {"card": np.frombuffer(text.encode(), np.uint8), "leaves": kept}
+    data = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
+    text = json.dumps({**card, "sha256": _checksum(card, data)}).encode()
+    head = len(text).to_bytes(_LENGTH, "little") + text
+    return {"checkpoint": np.concatenate([np.frombuffer(head, np.uint8), *data])}
 
 
 def _unpack(kept: dict[str, Any], like: PyTree | None) -> PyTree:
     """The pytree that was packed. Raises DamagedError if it is not, to the bit, what it was."""
     try:
-        card = json.loads(np.asarray(kept["card"]).tobytes())
-        found, mark = kept.get("leaves") or {}, card.pop("sha256")
-        leaves = [
-            np.asarray(found[f"{i:05d}"]) if 0 not in shape else np.zeros(shape, jnp.dtype(dtype))
-            for i, (dtype, shape) in enumerate(card["leaves"])
-        ]
-        whole = mark == _checksum(card, leaves) and card["leaves"] == [
-            [str(leaf.dtype), list(leaf.shape)] for leaf in leaves
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        whole = np.asarray(kept["checkpoint"])
+        end = _LENGTH + int.from_bytes(whole[:_LENGTH].tobytes(), "little")
+        card = json.loads(whole[_LENGTH:end].tobytes())
+        mark, leaves, parts = card.pop("sha256"), [], []
+        for name, shape in card["leaves"]:
+            dtype = jnp.dtype(name)
+            start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=int))
+            parts.append(whole[start:end])
+            leaves.append(np.frombuffer(parts[-1].tobytes(), dtype).reshape(shape))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError("its card is not readable") from error
-    if not whole:
+    if mark != _checksum(card, parts):
         raise DamagedError("its checksum is another")
     if like is None:
         return _rebuild(card["structure"], leaves)
@@ -217,10 +235,10 @@ def _unpack(kept: dict[str, Any], like: PyTree | None) -> PyTree:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _checksum(card: dict[str, Any], leaves: list[np.ndarray]) -> str:
+def _checksum(card: dict[str, Any], data: list[np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
-    for leaf in leaves:
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+    for part in data:
+        digest.update(part.data)
     return digest.hexdigest()
 
 

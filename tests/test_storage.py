@@ -140,7 +140,18 @@ def test_a_stage_that_is_not_a_folder(tmp_path):
     assert Stage(tmp_path, "x").newest() is None
 
 
-CARDS = ["", "{", "null", "[]", "3", '"text"', "{}", '{"format": 2}', '{"fingerprint": 1}', "\xff\xfe"]
+CARDS = [
+    "",
+    "{",
+    "null",
+    "[]",
+    "3",
+    '"text"',
+    "{}",
+    '{"format": 2}',
+    '{"fingerprint": 1}',
+    "\xff\xfe",
+]
 
 
 @pytest.mark.parametrize("text", CARDS)

@@ -114,6 +114,60 @@ def test_what_never_wakes_says_so(targets):
     assert found.restarts.tolist() == [0, 2, 0, 0]
 
 
+def log_probabilities(variables, images):
+    """Never positive: no target can be pointed at."""
+    return jax.nn.log_softmax(networks.plain_apply(variables, images))
+
+
+def below_zero(variables, images):
+    return -jax.nn.softplus(networks.plain_apply(variables, images))
+
+
+@pytest.mark.parametrize("apply", [log_probabilities, below_zero])
+@pytest.mark.parametrize("k", [0.0, 2.0])
+def test_what_points_away_from_its_target_is_called_so(targets, apply, k):
+    config = ifv.FVConfig(adam_steps=10, lbfgs_steps=0, steps_per_call=5, batch_size=4)
+    objective = ifv.make_objective(networks.response(apply), cosine_power=k)
+    found = ifv.visualize(objective, networks.plain_variables(), targets, KEY, config=config)
+    assert (found.significance < 0).all() and (found.status == ifv.Status.NEGATIVE).all()
+    assert ifv.status_counts(found.status) == {"negative": 4}
+
+
+def stopped(variables, images):
+    return networks.plain_apply(variables, jax.lax.stop_gradient(images))
+
+
+def ignoring(variables, images):
+    return jnp.ones((len(images), 4, 4, networks.FEATURES)) * variables["first"].mean()
+
+
+def rounded(variables, images):
+    return jnp.round(20 * networks.plain_apply(variables, images))
+
+
+@pytest.mark.parametrize("apply", [stopped, ignoring, rounded])
+def test_a_response_that_does_not_depend_on_the_input_is_called_so(targets, apply):
+    config = ifv.FVConfig(adam_steps=10, lbfgs_steps=5, steps_per_call=5, restarts=2)
+    found = ifv.visualize(
+        networks.objective(apply), networks.plain_variables(), targets, KEY, config=config
+    )
+    assert (found.status == ifv.Status.FLAT).all() and (found.restarts == 2).all()
+    np.testing.assert_allclose(found.history, np.repeat(found.significance[:, None], 15, 1))
+
+
+def test_a_flat_start_that_was_given_is_kept(targets):
+    """It may be an optimum."""
+    start = 0.3 * jax.random.normal(KEY, (4, *networks.SHAPE))
+    config = ifv.FVConfig(adam_steps=5, lbfgs_steps=0, steps_per_call=5)
+    found = ifv.visualize(
+        networks.objective(stopped), networks.plain_variables(), targets, KEY, config=config,
+        start=start,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.v, start)
+    assert set(found.status.tolist()) <= {ifv.Status.OK, ifv.Status.NEGATIVE}
+    assert (found.restarts == 0).all()
+
+
 def poisoned_apply(variables, images):
     """NaN for images whose first pixel is brighter than a limit."""
     bad = images[:, :1, :1, :1] > 0.9
