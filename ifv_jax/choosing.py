@@ -6,19 +6,33 @@ picks among what was found by how well known objectives are recovered.
 
 import enum
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import check_targets
-from ifv_jax.critical_space import Order, Spectra, Tree, approximate_kernel, merge_order
+from ifv_jax.checks import (
+    as_array,
+    check_integer,
+    check_kind,
+    check_real,
+    check_targets,
+    describe,
+)
+from ifv_jax.critical_space import (
+    Order,
+    Spectra,
+    Tree,
+    approximate_kernel,
+    check_spectra,
+    merge_order,
+)
 from ifv_jax.errors import InputError
 from ifv_jax.similarity import angular_distance
 from ifv_jax.subspaces import (
     CriticalSpace,
+    check_critical_space,
     critical_space_from_complement,
     fraction_outside,
     full_space,
@@ -74,16 +88,16 @@ def candidate_spaces(
     `enumerate_spaces` misses nothing.
     Raises: `InputError` for a bad threshold, order, tree or angle.
     """
-    if not 0 < tau_min <= tau_max < np.inf:
-        raise InputError(
-            "0 < tau_min <= tau_max", f"{tau_min!r} and {tau_max!r}", "Try 1e-6 and 0.1."
-        )
-    if intervals < 1 or (max_removed is not None and max_removed < 0):
-        raise InputError(
-            "intervals >= 1 and max_removed >= 0 or None",
-            f"{intervals!r} and {max_removed!r}",
-            "The defaults are 1 and None.",
-        )
+    check_spectra(spectra)
+    tau_min, tau_max = (
+        check_real(tau, name, "a threshold > 0", above=0, do="Try 1e-6 and 0.1.")
+        for name, tau in (("tau_min", tau_min), ("tau_max", tau_max))
+    )
+    if tau_min > tau_max:
+        raise InputError("tau_min <= tau_max", f"{tau_min} and {tau_max}", "Try 1e-6 and 0.1.")
+    intervals = check_integer(intervals, "intervals", least=1)
+    if max_removed is not None:
+        max_removed = check_integer(max_removed, "max_removed", least=0)
     quotients = spectra.quotients
     samples, n = quotients.shape
     steps = np.unique(quotients[(quotients > tau_min) & (quotients <= tau_max)])
@@ -135,7 +149,8 @@ def candidate_spaces(
 
 def enumerate_spaces(spectra: Spectra, **options) -> tuple[Candidate, ...]:
     """`candidate_spaces` by trying every breakpoint: slow, but complete. Same options."""
-    return candidate_spaces(spectra, **{**options, "intervals": max(1, spectra.values.size)})
+    size = check_spectra(spectra).values.size
+    return candidate_spaces(spectra, **{**options, "intervals": max(1, size)})
 
 
 class ChoiceStatus(enum.Enum):
@@ -146,6 +161,11 @@ class ChoiceStatus(enum.Enum):
         "no critical space predicts known objectives clearly better than a random guess; "
         "the one furthest ahead of it is returned"
     )
+
+    @classmethod
+    def _missing_(cls, value):
+        known = ", ".join(one.name for one in cls)
+        raise InputError(f"one of {known}", repr(value), "See `Choice.status`.")
 
 
 class SpaceScore(NamedTuple):
@@ -202,7 +222,21 @@ def choose_space(
     """
     targets = check_targets(targets)
     n = targets.shape[1]
-    candidates = list(candidates)
+    within_deg = check_real(
+        within_deg, "within_deg", "degrees >= 0", least=0, do="The default is 1."
+    )
+    below_random = check_real(
+        below_random, "below_random", "a factor >= 0", least=0, do="The default is 0.25."
+    )
+    guesses = check_integer(guesses, "guesses", least=1)
+    seed = check_integer(seed, "seed", least=-(2**63), most=2**63 - 1)
+    if not callable(predict):
+        raise InputError(
+            "a function critical space -> objectives (N, n) as `predict`",
+            describe(predict),
+            "Pass e.g. `lambda space: solve(data, space=space).objective`.",
+        )
+    candidates = _check_candidates(candidates)
     for space, _, _ in candidates:
         if space.basis.shape[0] != n:
             raise InputError(
@@ -217,12 +251,13 @@ def choose_space(
 
     table = []
     for space, tau_low, tau_high in candidates:
-        predicted = jnp.asarray(predict(space))
+        do = "`predict` must return a row for every target, failed ones included."
+        predicted = as_array(_ask(predict, space), f"predictions of shape {targets.shape}", do)
         if predicted.shape != targets.shape:
             raise InputError(
                 f"predictions of shape {targets.shape}, one for each target",
                 f"shape {predicted.shape}",
-                "`predict` must return a row for every target, failed ones included.",
+                do,
             )
         angles = np.asarray(angular_distance(predicted, targets, space=space))
         median = float(np.median(angles))
@@ -247,6 +282,30 @@ def choose_space(
     ratios = [row.median_deg / row.random_deg if row.random_deg else np.inf for row in table]
     best = int(np.argmin(ratios))
     return Choice(candidates[best].space, ChoiceStatus.NONE_QUALIFIES, tuple(table))
+
+
+def _ask(predict: Callable, space: CriticalSpace):
+    try:
+        return predict(space)
+    except (InputError, jax.errors.JaxRuntimeError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            "a function critical space -> objectives (N, n) as `predict`",
+            f"one that fails ({error!r})",
+            "Pass e.g. `lambda space: solve(data, space=space).objective`.",
+        ) from error
+
+
+def _check_candidates(candidates) -> list[Candidate]:
+    do = "Pass what `candidate_spaces` returns."
+    no_list = str | bytes | Candidate | np.ndarray | jax.Array
+    if not isinstance(candidates, Iterable) or isinstance(candidates, no_list):
+        raise InputError("a list of Candidate as `candidates`", describe(candidates), do)
+    found = [check_kind(one, Candidate, "candidates", do) for one in candidates]
+    for one in found:
+        check_critical_space(one.space)
+    return found
 
 
 def _random_median(space: CriticalSpace, random: jax.Array, targets: jax.Array) -> float:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import check_key
+from ifv_jax.checks import as_host, check_key, check_kind, check_real, describe
 from ifv_jax.errors import InputError
 from ifv_jax.subspaces import merge
 
@@ -42,12 +42,14 @@ def spectra(gram) -> Spectra:
     Returns: `Spectra`. Values below about 1e-7 of the largest are rounding, even in float64.
     Raises: `InputError` for another shape or dtype, for NaN, and for matrices not symmetric.
     """
+    do = "Pass J @ J.T for each sample, stacked, such as `linearize_all(...).gram`."
+    as_host(gram, "Gram matrices of shape (N, n, n), N >= 1", do)
     gram = np.asarray(gram)
     if gram.ndim != 3 or gram.shape[1] != gram.shape[2] or 0 in gram.shape:
         raise InputError(
             "Gram matrices of shape (N, n, n), N >= 1",
             f"shape {gram.shape}",
-            "Pass J @ J.T for each sample, stacked.",
+            do,
         )
     if gram.dtype != np.float64:
         raise InputError(
@@ -74,6 +76,17 @@ def spectra(gram) -> Spectra:
     return Spectra(vectors, np.sqrt(np.maximum(squares, 0.0)) * np.sqrt(scale[:, :, 0]))
 
 
+def check_spectra(spectra) -> Spectra:
+    """`Spectra` whose arrays fit each other."""
+    do = "Make them with `ifv_jax.spectra`."
+    check_kind(spectra, Spectra, "spectra", do)
+    vectors, values = np.shape(spectra.vectors), np.shape(spectra.values)
+    if len(values) != 2 or 0 in values or vectors != (*values, values[1]):
+        got = f"shapes {vectors} and {values}"
+        raise InputError("vectors (N, n, n) and values (N, n) of Spectra", got, do)
+    return spectra
+
+
 def approximate_kernel(
     spectra: Spectra,
     tau: float,
@@ -97,14 +110,15 @@ def approximate_kernel(
     Returns: float64 (n, u), orthonormal; u may be 0.
     Raises: `InputError` for a bad threshold, order, tree or angle.
     """
-    if not 0 <= tau < np.inf:
-        raise InputError(
-            "a threshold tau >= 0", f"{tau!r}", "Useful ones lie between 1e-6 and 0.1."
-        )
-    if tree not in ("balanced", "sequential"):
+    check_spectra(spectra)
+    do = "Useful ones lie between 1e-6 and 0.1."
+    tau = check_real(tau, "tau", "a threshold tau >= 0", least=0, do=do)
+    if not isinstance(tree, str) or tree not in ("balanced", "sequential"):
         raise InputError('tree "balanced" or "sequential"', repr(tree), "Choose one of them.")
-    if not 0 < max_angle_deg <= 90:
-        raise InputError("max_angle_deg in (0, 90]", f"{max_angle_deg!r}", "The default is 45.")
+    max_angle_deg = check_real(
+        max_angle_deg, "max_angle_deg", "degrees in (0, 90]", above=0, most=90,
+        do="The default is 45.",
+    )  # fmt: skip
     samples, n, _ = spectra.vectors.shape
     permutation = merge_order(order, samples)
     inside = spectra.quotients <= tau
@@ -134,17 +148,22 @@ def merge_order(order: Order, samples: int) -> np.ndarray:
     """`order` as integers (samples,): identity for None, drawn for a PRNG key; else checked."""
     if order is None:
         return np.arange(samples)
+    do = "Pass None, a permutation such as numpy.random.permutation(N), or a PRNG key."
     dtype = getattr(order, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if typed or (isinstance(order, jax.Array) and dtype == jnp.uint32):
         return np.asarray(jax.random.permutation(check_key(order), samples))
+    expected = f"a merge order that holds each of 0..{samples - 1} once"
+    as_host(order, expected, do)
     permutation = np.asarray(order)
-    if permutation.shape != (samples,) or not np.array_equal(
-        np.sort(permutation), np.arange(samples)
+    if (
+        permutation.dtype.kind not in "iu"
+        or permutation.shape != (samples,)
+        or not np.array_equal(np.sort(permutation), np.arange(samples))
     ):
         raise InputError(
-            f"a merge order that holds each of 0..{samples - 1} once",
-            f"{order!r}",
-            "Pass None, a permutation such as numpy.random.permutation(N), or a PRNG key.",
+            expected,
+            describe(order),
+            do,
         )
     return permutation

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.checks import is_concrete
+from ifv_jax.checks import PIXEL_ROUNDING, as_array, check_integers, describe, is_concrete
 from ifv_jax.errors import InputError
 from ifv_jax.parametrization import CLIP, START_SCALE, Parametrization
 
@@ -24,10 +24,12 @@ def geometry_image(size: tuple[int, int], *, mask: str = "fixed") -> Parametriza
     Args:
       size: height and width. mask: "fixed" (one everywhere) or "continuous" (by a sigmoid).
     """
-    if mask not in ("fixed", "continuous"):
-        raise InputError('mask "fixed" or "continuous"', repr(mask), "See geometry_image.")
-    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
-        raise InputError("a size (height, width) of positive integers", repr(size), "E.g. (32, 32)")
+    if not isinstance(mask, str) or mask not in ("fixed", "continuous"):
+        raise InputError('mask "fixed" or "continuous"', describe(mask), "See geometry_image.")
+    height, width = check_integers(
+        size, "size", 2, "E.g. (32, 32).", what="(height, width), positive integers"
+    )
+    size = (height, width)
     fixed = mask == "fixed"
     shape = (*size, 3 if fixed else 4)
     return Parametrization(
@@ -60,15 +62,23 @@ def _logit(value: jax.Array) -> jax.Array:
 
 
 def _check(images: jax.Array, size: tuple[int, int], fixed: bool) -> jax.Array:
-    images = jnp.asarray(images)
+    expected = f"geometry images (batch, {size[0]}, {size[1]}, {CHANNELS}), at least one"
+    images = as_array(images, expected, "Channels are mask, normal x, y, z, depth.")
     if images.ndim != 4 or images.shape[1:] != (*size, CHANNELS) or images.shape[0] == 0:
         raise InputError(
-            f"geometry images (batch, {size[0]}, {size[1]}, {CHANNELS}), at least one",
+            expected,
             f"shape {images.shape}",
             "Channels are mask, normal x, y, z, depth.",
         )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"{expected}, floating point", f"dtype {images.dtype}", "Divide bytes by 255 first."
+        )
     if not is_concrete(images):
         return images
+    flat = images[..., ::4]
+    near = (flat >= -PIXEL_ROUNDING) & (flat <= 1 + PIXEL_ROUNDING)
+    images = images.at[..., ::4].set(jnp.where(near, jnp.clip(flat, 0, 1), flat))
     rules: dict[str, Callable[[], jax.Array]] = {
         "finite numbers": lambda: jnp.isfinite(images),
         "mask and depth in [0, 1]": lambda: (images[..., ::4] >= 0) & (images[..., ::4] <= 1),

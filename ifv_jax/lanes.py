@@ -7,18 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ifv_jax.errors import InputError
+from ifv_jax.job_checks import check_devices
 from ifv_jax.types import Device, PyTree
 
 Devices = tuple[Device, ...]
 
 
-def resolve_devices(devices: Sequence[Device] | None) -> Devices:
+def resolve_devices(devices: Sequence[Device] | Device | None) -> Devices:
     """The devices to spread lanes over: those given, or all local ones of the default backend."""
-    found = tuple(jax.local_devices() if devices is None else devices)
-    if not found:
-        raise InputError("at least one device", "none", "Leave `devices` out to use all.")
-    return found
+    return check_devices(devices)
 
 
 def on_each_device(function: Callable, devices: Devices) -> Callable:

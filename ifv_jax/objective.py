@@ -1,13 +1,22 @@
 """f = A . N . phi and S_k on top: from parameters to the response, and to the objective of FV."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import aggregation, rewriting, significance
+from ifv_jax import (
+    aggregation,
+    checks,
+    fingerprints,
+    job_checks,
+    network_checks,
+    rewriting,
+    significance,
+)
 from ifv_jax.errors import InputError
 from ifv_jax.parametrization import Parametrization
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
@@ -19,33 +28,52 @@ class Response:
 
     Two responses are equal, and share what is compiled for them, when their parts are the same
     objects: make one and keep it.
+
+    Raises: InputError where parts are of a wrong kind, or do not fit the network once it is traced.
     """
 
     apply: ApplyFn
     parametrization: Parametrization
     aggregation: AggregateFn
     features: tuple[int, ...] | None = None
+    rewrite: bool = field(default=True, metadata={fingerprints.NEUTRAL: True})
+
+    def __post_init__(self):
+        network_checks.check_apply(self.apply)
+        checks.check_kind(
+            self.parametrization, Parametrization, "parametrization",
+            "Make one, e.g. with `sigmoid_pixels((32, 32, 3))`.",
+        )  # fmt: skip
+        network_checks.check_aggregate(self.aggregation)
+        if self.features is not None:
+            features = checks.check_indices(self.features, "features")
+            object.__setattr__(self, "features", features)
+        checks.check_kind(self.rewrite, bool, "rewrite", "Leave it out, or pass False.")
 
     def __call__(
         self, variables: PyTree, v: PyTree, view: Callable[[jax.Array], jax.Array] | None = None
     ) -> jax.Array:
         """r = f(v): (batch, ...) -> (batch, n); `view` changes the images before they are seen."""
-        images = _rewritten(self.parametrization.apply)(v)
+        images = job_checks.images_of(self.parametrization, v, self._rewritten)
         return self.of_images(variables, images if view is None else view(images))
+
+    def plainly(self, variables: PyTree, v: PyTree) -> jax.Array:
+        """The same with nothing rewritten, and with a closer look at the layout: for checks."""
+        images = job_checks.images_of(self.parametrization, v, lambda function: function)
+        return self._chosen(self._respond(variables, images, thorough=True))
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
-        # A GPU would else round the factors of products to TF32, ten bits: more of the optima
-        # found so are poor (docs/performance.md). Who has chosen a precision knows better.
+        job_checks.check_variables(variables)
+        # Otherwise GPUs multiply in TF32, ten bits, which leaves more optima poor
+        # (docs/performance.md). The user's own setting wins.
         chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
         with jax.default_matmul_precision(chosen or "float32"):
-            r = _rewritten(self._respond)(variables, images)
-        if r.ndim != 2 or r.shape[0] != images.shape[0]:
-            raise InputError(
-                f"a response of shape ({images.shape[0]}, features) after aggregation",
-                f"shape {r.shape}",
-                "Tap a layer with one leading batch axis and pass a fitting aggregation.",
-            )
+            r = self._rewritten(self._respond)(variables, images)
+        return self._chosen(r)
+
+    def _chosen(self, r: jax.Array) -> jax.Array:
+        """The features that are looked at, of all."""
         if self.features is None:
             return r
         if max(self.features) >= r.shape[1]:
@@ -59,17 +87,26 @@ class Response:
             return r[:, first : last + 1]  # A plain slice lets XLA drop what it does not need.
         return r[:, np.asarray(self.features)]
 
-    def _respond(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        return self.aggregation(self.apply(variables, images))
+    def _respond(
+        self, variables: PyTree, images: jax.Array, *, thorough: bool = False
+    ) -> jax.Array:
+        found = network_checks.activations(self.apply, variables, images)
+        if network_checks.innermost(self.aggregation) in aggregation.SPATIAL:
+            network_checks.check_layout(
+                self.apply, variables, images, found.shape, thorough=thorough
+            )
+        return network_checks.aggregated(self.aggregation, found)
+
+    def _rewritten(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.rewrite and jax.default_backend() == "cpu":
+            return rewriting.on_cpu(function)
+        return function
 
     def feature_count(self, variables: PyTree) -> int:
         """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""
+        job_checks.check_variables(variables)
         image = jax.ShapeDtypeStruct((2, *self.parametrization.shape), jnp.float32)
         return _of_images.eval_shape(self, variables, image).shape[1]
-
-
-def _rewritten(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    return rewriting.on_cpu(function) if jax.default_backend() == "cpu" else function
 
 
 # Jitted, it is traced once for all the times that its shape is asked for.
@@ -83,17 +120,23 @@ class Objective:
     response: Response
     cosine_power: float
 
+    def __post_init__(self):
+        do = "Make one with `make_response(apply, parametrization)`."
+        checks.check_kind(self.response, Response, "response", do)
+        k = significance.check_cosine_power(self.cosine_power)
+        object.__setattr__(self, "cosine_power", k)
+
     def __call__(self, variables: PyTree, v: PyTree, t: jax.Array) -> jax.Array:
         """S_k(f(v), t), (batch,)."""
         r = self.response(variables, v)
-        return significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
+        return significance.significance(r, _like(t, r), cosine_power=self.cosine_power)
 
     def look(self, variables: PyTree, v: PyTree, t: jax.Array, view=None):
         """(r (batch, n), S (batch,), dS/dv like v); one pass, since samples are independent."""
 
         def total(v):
             r = self.response(variables, v, view)
-            s = significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
+            s = significance.significance(r, _like(t, r), cosine_power=self.cosine_power)
             return s.sum(), (r, s)
 
         (_, (r, s)), gradient = jax.value_and_grad(total, has_aux=True)(v)
@@ -105,39 +148,38 @@ class Objective:
         return s, gradient
 
 
+def _like(t, r: jax.Array) -> jax.Array:
+    do = "One target is a row over the features of the response; see `ifv_jax.sample_targets`."
+    return checks.as_array(t, f"targets of shape {r.shape}", do).astype(r.dtype)
+
+
 def make_response(
     apply: ApplyFn,
     parametrization: Parametrization,
     aggregate: AggregateFn = aggregation.max_mean,
     *,
     features=None,
+    rewrite: bool = True,
 ) -> Response:
     """Composes f = A . N . phi.
 
     Args:
       apply: pure (variables, images (batch, H, W, C) in [0, 1]) -> activations, in inference mode:
-        the samples of a batch must not influence each other.
+        the samples of a batch must not influence each other. Weights that it closes over are
+        constants of the compiled program: changed in place later, they stay what they were. Pass
+        them as `variables`.
       parametrization: e.g. `sigmoid_pixels((32, 32, 3))`.
       aggregate: e.g. `max_mean`; `identity` for logits.
       features: indices of the features to look at, in this order; all by default.
+      rewrite: on the CPU, compute the gradients of convolutions and max pools in a form that XLA
+        runs several times faster, and divisions in one that has the same bits on any number of
+        devices (`ifv_jax/rewriting.py`). With False the network runs as it is written, and results
+        may differ in the last bits between numbers of devices.
+    Raises: InputError for parts of a wrong kind.
     """
-    if not callable(apply):
-        raise InputError(
-            "a function (variables, images) -> activations",
-            f"{type(apply).__name__}",
-            "For Flax pass e.g. `lambda variables, x: model.apply(variables, x)`.",
-        )
-    if features is not None:
-        features = tuple(int(i) for i in np.asarray(features).ravel())
-        if not features or min(features) < 0 or len(set(features)) != len(features):
-            raise InputError(
-                "distinct, non-negative feature indices, at least one",
-                f"{features!r}",
-                "Leave out `features` to use them all.",
-            )
-    return Response(apply, parametrization, aggregate, features)
+    return Response(apply, parametrization, aggregate, features, rewrite)
 
 
 def make_objective(response: Response, *, cosine_power: float = 2.0) -> Objective:
     """S_k on top of a response; k = 2 is the paper's default, k = 0 drops the cosine term."""
-    return Objective(response, significance.check_cosine_power(cosine_power))
+    return Objective(response, cosine_power)

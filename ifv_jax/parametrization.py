@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import check_images
+from ifv_jax.checks import check_flag, check_hashable, check_images, check_integers, describe
 from ifv_jax.errors import InputError
 
 START_SCALE = 0.01
@@ -48,20 +48,39 @@ class Parametrization:
     invert: Callable[[jax.Array], jax.Array] | None = None
     in_unit_range: Callable[[jax.Array], jax.Array] = _as_they_are
 
+    def __post_init__(self):
+        for name in ("init", "apply", "invert", "in_unit_range"):
+            function = getattr(self, name)
+            if name == "invert" and function is None:
+                continue
+            if not callable(function):
+                raise InputError(
+                    f"a function as `{name}`",
+                    describe(function),
+                    "See Parametrization, or use `sigmoid_pixels` or `fourier`.",
+                )
+            check_hashable(function, name)
+        object.__setattr__(self, "shape", check_shape(self.shape))
 
-def _check_shape(shape: tuple[int, int, int], decorrelate: bool) -> None:
-    if len(shape) != 3 or any(int(size) != size or size < 1 for size in shape):
-        raise InputError(
-            "an image shape (height, width, channels) of positive integers",
-            f"{shape!r}",
-            "Pass the network's input shape without a batch axis.",
-        )
+
+def check_shape(shape) -> tuple[int, int, int]:
+    """(height, width, channels) of an image, as a tuple of positive Python integers."""
+    do = "Pass the network's input shape without a batch axis."
+    height, width, channels = check_integers(
+        shape, "shape", 3, do, what="an image shape (height, width, channels), positive integers"
+    )
+    return height, width, channels
+
+
+def _check_shape(shape, decorrelate) -> tuple[tuple[int, int, int], bool]:
+    shape, decorrelate = check_shape(shape), check_flag(decorrelate, "decorrelate")
     if decorrelate and shape[-1] != 3:
         raise InputError(
             "3 channels for colour decorrelation",
             f"shape {shape}",
             "Pass decorrelate=False for images that are not RGB.",
         )
+    return shape, decorrelate
 
 
 def _to_pixels(logits: jax.Array, decorrelate: bool) -> jax.Array:
@@ -80,7 +99,7 @@ def _to_logits(images: jax.Array, shape: tuple[int, int, int], decorrelate: bool
 
 def sigmoid_pixels(shape: tuple[int, int, int], *, decorrelate: bool = False) -> Parametrization:
     """x = sigmoid(v), optionally through Lucid's colour decorrelation. v: (batch, H, W, C)."""
-    _check_shape(shape, decorrelate)
+    shape, decorrelate = _check_shape(shape, decorrelate)
     return Parametrization(
         init=lambda key, batch: START_SCALE * jax.random.normal(key, (batch, *shape)),
         apply=partial(_to_pixels, decorrelate=decorrelate),
@@ -106,7 +125,8 @@ def fourier(
     s = 1, or `fourier_scale` with `scaled=True`, which favours low frequencies. v holds the real
     and imaginary parts of z: (batch, H, W // 2 + 1, C, 2).
     """
-    _check_shape(shape, decorrelate)
+    shape, decorrelate = _check_shape(shape, decorrelate)
+    scaled = check_flag(scaled, "scaled")
     height, width, channels = shape
     spectrum_shape = (height, width // 2 + 1, channels, 2)
     scale = fourier_scale(height, width)[:, :, None] if scaled else np.ones((1, 1, 1))

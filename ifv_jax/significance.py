@@ -4,23 +4,32 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ifv_jax.checks import as_array, check_real, describe
 from ifv_jax.errors import InputError
 
 
 def check_cosine_power(cosine_power: float) -> float:
     """`k` as a float; raises `InputError` unless it is a real number >= 0."""
+    do = "The paper uses k = 2 with the cosine term and k = 0 without it."
+    return check_real(cosine_power, "cosine_power", "a real cosine power k >= 0", least=0, do=do)
+
+
+def _responses(r) -> jax.Array:
+    expected = "floating-point responses (..., n)"
+    r = as_array(r, expected, "Pass what a response returns.")
+    if r.ndim < 1 or r.shape[-1] < 1 or not jnp.issubdtype(r.dtype, jnp.floating):
+        raise InputError(expected, describe(r), "Pass what a response returns.")
+    return r
+
+
+def _check_broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     try:
-        k = float(cosine_power)
-    except (TypeError, ValueError):
-        k = float("nan")
-    if not 0 <= k < float("inf"):
-        raise InputError(
-            "a real cosine power k >= 0",
-            f"{cosine_power!r}",
-            "The paper uses k = 2 with the cosine term and k = 0 without it.",
-        )
-    return k
+        np.broadcast_shapes(a, b)
+    except ValueError as error:
+        do = "Pass one target for each response."
+        raise InputError("responses and targets of one batch", f"{a} and {b}", do) from error
 
 
 def unit(r: jax.Array) -> jax.Array:
@@ -58,6 +67,14 @@ def significance(r: jax.Array, t: jax.Array, *, cosine_power: float) -> jax.Arra
     <r, t> < 0 it avoids NaN at fractional k and a pull towards -t at odd k.
     """
     k = check_cosine_power(cosine_power)
+    r, t = _responses(r), as_array(t, "targets (..., n)", "Pass unit vectors over the features.")
+    if t.ndim < 1 or t.shape[-1] != r.shape[-1]:
+        raise InputError(
+            f"targets (..., {r.shape[-1]}) over the features of the response",
+            f"shape {t.shape}",
+            "Pass targets of the same layer and choice of features.",
+        )
+    _check_broadcast(r.shape[:-1], t.shape[:-1])
     if k == 0:
         return jnp.sum(r * t, axis=-1)
     cosine = jnp.sum(unit(r) * t, axis=-1)
@@ -72,6 +89,7 @@ def weight_matrix(r: jax.Array, *, cosine_power: float) -> jax.Array:
     grad_v S_k(f(v), t) = |cos|^k J^T W(r) t for unit t: the gradient is linear in the objective.
     """
     k = check_cosine_power(cosine_power)
+    r = _responses(r)
     rh = unit(r)
     eye = jnp.eye(r.shape[-1], dtype=r.dtype)
     return (k + 1) * eye - k * rh[..., :, None] * rh[..., None, :]

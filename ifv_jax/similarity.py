@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ifv_jax.checks import as_array, check_integer, check_real
 from ifv_jax.errors import InputError
 from ifv_jax.subspaces import CriticalSpace, project
 
@@ -27,11 +28,12 @@ def angular_distance(a, b, *, space: CriticalSpace | None = None) -> jax.Array:
       In float32 the error is below 1e-4 degrees, also near 0.
     Raises: `InputError` for shapes that do not fit.
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    expected = "two batches of directions of one shape, (batch, n)"
+    a, b = (as_array(t, expected, "Pass arrays of directions.") for t in (a, b))
     fits = 1 <= a.ndim <= 2 and 1 <= b.ndim <= 2 and a.shape[-1] == b.shape[-1]
     if not fits or (a.ndim == b.ndim == 2 and a.shape[0] != b.shape[0]):
         raise InputError(
-            "two batches of directions of one shape, (batch, n)",
+            expected,
             f"shapes {a.shape} and {b.shape}",
             "Compare each prediction with its own target, in the same feature space.",
         )
@@ -85,30 +87,41 @@ def ssim(
     Returns: (batch,), in the dtype of the images. An image that is not finite resembles none: 0.
     Raises: `InputError` for other shapes and dtypes, and for images smaller than the window.
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    expected = "two batches of images of one shape, (batch, H, W, C)"
+    a, b = (as_array(images, expected, "Pass arrays of images.") for images in (a, b))
     if a.ndim != 4 or a.shape != b.shape:
         raise InputError(
-            "two batches of images of one shape, (batch, H, W, C)",
+            expected,
             f"shapes {a.shape} and {b.shape}",
             "Add a batch or channel axis, or resize them first.",
         )
     dtype = jnp.result_type(a, b)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError("floating-point images", f"dtype {dtype}", "Divide 8-bit images by 255.")
-    if window < 1 or window % 2 == 0 or not sigma > 0 or not data_range > 0:
-        raise InputError(
-            "an odd window, sigma > 0 and data_range > 0",
-            f"window={window}, sigma={sigma}, data_range={data_range}",
-            "The usual choice is 11, 1.5 and 1.",
-        )
-    if min(a.shape[1:3]) < window:
-        raise InputError(
-            f"images of at least {window} x {window} pixels",
-            f"{a.shape[1]} x {a.shape[2]}",
-            "Pass a smaller odd `window`, and say so with the result.",
-        )
+    window = check_window(window, a.shape[1:3])
+    usual = "The usual choice is 1.5 pixels, a range of 1, 0.01 and 0.03."
+    for name, value in (("sigma", sigma), ("data_range", data_range)):
+        check_real(value, name, f"a {name} > 0", above=0, do=usual)
+    for name, value in (("k1", k1), ("k2", k2)):
+        check_real(value, name, f"a {name} >= 0", least=0, do=usual)
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
     return _ssim(a.astype(dtype), b.astype(dtype), c1, c2, window=int(window), sigma=float(sigma))
+
+
+def check_window(window, size: tuple[int, ...]) -> int:
+    """An odd number of pixels, no more than the height and width of the images."""
+    window = check_integer(window, "window", least=1)
+    if window % 2 == 0:
+        raise InputError("an odd window", f"window={window}", "The usual choice is 11.")
+    smallest = min(size)
+    if smallest < window:
+        do = f"Pass window={smallest - 1 + smallest % 2}, and say so with the result."
+        if smallest < 1:
+            do = "Pass images with pixels."
+        raise InputError(
+            f"images of at least {window} x {window} pixels", f"{size[0]} x {size[1]}", do
+        )
+    return window
 
 
 @partial(jax.jit, static_argnames=("window", "sigma"))
@@ -153,10 +166,12 @@ def coefficients(left_vectors, targets) -> jax.Array:
       first entry near 1 means that the closed form works.
     Raises: `InputError` for shapes that do not fit.
     """
-    left_vectors, targets = jnp.asarray(left_vectors), jnp.asarray(targets)
+    expected = "left_vectors (batch, n, d) and targets (batch, n)"
+    do = "Pass `invert(..., left_vectors=True).left_vectors` and the targets."
+    left_vectors, targets = (as_array(a, expected, do) for a in (left_vectors, targets))
     if left_vectors.ndim != 3 or targets.ndim != 2 or left_vectors.shape[:2] != targets.shape:
         raise InputError(
-            "left_vectors (batch, n, d) and targets (batch, n)",
+            expected,
             f"shapes {left_vectors.shape} and {targets.shape}",
             "Vectors are columns; pass one target for each sample.",
         )

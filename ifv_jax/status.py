@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ifv_jax.errors import InputError
+
 
 class Status(enum.IntEnum):
     """Per-sample outcome of `visualize` and `invert`; its `message` says what it means."""
@@ -19,6 +21,11 @@ class Status(enum.IntEnum):
     NEGATIVE = 5
     FLAT = 6
     SIGN_CONVENTION = 7
+
+    @classmethod
+    def _missing_(cls, value):
+        known = ", ".join(f"{one.value} ({one.name})" for one in cls)
+        raise InputError(f"a status: {known}", repr(value), "See `Realizations.status`.")
 
     @property
     def message(self) -> str:
@@ -56,5 +63,12 @@ def usable(status) -> jax.Array:
 
 def status_counts(status) -> dict[str, int]:
     """How often each status occurs, by name, for reports. `status`: integers (batch,)."""
-    counts = Counter(Status(int(s)).name.lower() for s in np.asarray(status))
+    try:
+        array = np.asarray(status)
+    except Exception as error:  # traced, or no array
+        raise InputError("status codes (batch,)", type(status).__name__, "Pass them.") from error
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        got = f"dtype {array.dtype}, shape {array.shape}"
+        raise InputError("status codes (batch,), integers", got, "Pass `Predictions.status`.")
+    counts = Counter(Status(int(s)).name.lower() for s in array)
     return dict(sorted(counts.items()))

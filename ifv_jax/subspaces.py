@@ -16,9 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ifv_jax.checks import as_array, as_host, check_integer, check_kind, check_real, describe
 from ifv_jax.errors import InputError
 
 _FILE_FORMAT = 1
+
+MOST_FEATURES = 50_000
+"""Its square in float64 takes 20 GB: a larger number is a mistake."""
 
 
 class CriticalSpace(NamedTuple):
@@ -48,23 +52,26 @@ def critical_space_from_complement(
     from zero), and breaks down for a large one.
     Raises: `InputError` if U is not orthonormal, has no complement, or does not fit the responses.
     """
-    complement = np.asarray(complement, np.float64)
+    do = "Vectors are columns, and something has to be left for the critical space."
+    complement = as_host(complement, "a basis of U of shape (n, u) with u < n", do)
     if complement.ndim != 2 or complement.shape[1] >= complement.shape[0]:
         raise InputError(
             "a basis of U of shape (n, u) with u < n",
             f"shape {complement.shape}",
-            "Vectors are columns, and something has to be left for the critical space.",
+            do,
         )
     _check_orthonormal(complement, "U")
     n, u = complement.shape
+    tau = _check_tau(tau)
     offset = np.full(u, np.nan)
     if response is not None:
-        response = np.asarray(response, np.float64)
+        do = "Pass the responses of the samples whose Jacobians gave U."
+        response = as_host(response, f"finite responses of shape (N, {n})", do)
         if response.ndim != 2 or response.shape[1] != n or not np.isfinite(response).all():
             raise InputError(
                 f"finite responses of shape (N, {n})",
                 f"shape {response.shape}, finite: {np.isfinite(response).all()}",
-                "Pass the responses of the samples whose Jacobians gave U.",
+                do,
             )
         length = np.linalg.norm(response, axis=1, keepdims=True)
         along = (response / np.where(length > 0, length, 1))[length[:, 0] > 0] @ complement
@@ -76,14 +83,33 @@ def critical_space_from_complement(
     largest = np.abs(complement).argmax(axis=0)
     complement = complement * np.where(complement[largest, np.arange(u)] < 0, -1.0, 1.0)
     basis = np.linalg.qr(complement, mode="complete")[0][:, u:] if u else np.eye(n)
-    return CriticalSpace(basis, complement, float(tau), offset)
+    return CriticalSpace(basis, complement, tau, offset)
+
+
+def _check_tau(tau) -> float:
+    if isinstance(tau, float) and np.isnan(tau):  # unknown
+        return float("nan")
+    return check_real(
+        tau, "tau", "a threshold >= 0, or NaN where none is known", least=0, do="Leave it out."
+    )
 
 
 def full_space(features: int) -> CriticalSpace:
     """All of feature space as critical space: no trivial solutions, U = 0 and B = I."""
-    if isinstance(features, bool) or not isinstance(features, (int, np.integer)) or features < 1:
-        raise InputError("a number of features >= 1", repr(features), "Pass a plain integer.")
-    return critical_space_from_complement(np.zeros((int(features), 0)))
+    features = check_integer(features, "number of features", least=1, most=MOST_FEATURES)
+    return critical_space_from_complement(np.zeros((features, 0)))
+
+
+def check_critical_space(space) -> CriticalSpace:
+    """A `CriticalSpace` whose arrays fit each other; only shapes are looked at."""
+    do = "Make one with `critical_space_from_complement`, `choose_space` or `load_space`."
+    check_kind(space, CriticalSpace, "space", do)
+    basis, complement = np.shape(space.basis), np.shape(space.complement)
+    fits = len(basis) == len(complement) == 2 and basis[0] == complement[0]
+    if not fits or basis[1] + complement[1] != basis[0]:
+        got = f"arrays of shape {basis} and {complement}"
+        raise InputError("a critical space: basis (n, d), complement (n, n - d)", got, do)
+    return space
 
 
 def project(space: CriticalSpace, t) -> jax.Array:
@@ -94,7 +120,8 @@ def project(space: CriticalSpace, t) -> jax.Array:
       (there is no direction then); not finite where t is not.
     Raises: `InputError` if t is over another number of features.
     """
-    return _project(jnp.asarray(space.basis), _directions(space, t))
+    t = _directions(space, t)
+    return _project(jnp.asarray(space.basis), t)
 
 
 def fraction_outside(space: CriticalSpace, t) -> jax.Array:
@@ -103,7 +130,8 @@ def fraction_outside(space: CriticalSpace, t) -> jax.Array:
     Args: t: (..., n). Returns: (...), in the dtype of t; 0 where t is zero, NaN where not finite.
     Raises: `InputError` if t is over another number of features.
     """
-    return _fraction_outside(jnp.asarray(space.complement), _directions(space, t))
+    t = _directions(space, t)
+    return _fraction_outside(jnp.asarray(space.complement), t)
 
 
 @jax.jit
@@ -124,14 +152,12 @@ def _fraction_outside(complement: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def _directions(space: CriticalSpace, t) -> jax.Array:
-    t = jnp.asarray(t)
-    n = space.basis.shape[0]
+    n = check_critical_space(space).basis.shape[0]
+    expected = f"directions (..., {n}) over the features of the critical space"
+    do = "Use the critical space that was found for this network and layer."
+    t = as_array(t, expected, do)
     if t.ndim < 1 or t.shape[-1] != n:
-        raise InputError(
-            f"directions (..., {n}) over the features of the critical space",
-            f"shape {t.shape}",
-            "Use the critical space that was found for this network and layer.",
-        )
+        raise InputError(expected, f"shape {t.shape}", do)
     return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.float32)
 
 
@@ -148,10 +174,25 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def save_space(path: str | os.PathLike, space: CriticalSpace) -> None:
     """Write a critical space as an npz file, whole or not at all; replaces an existing file."""
-    partial = f"{os.fspath(path)}.partial"
-    with open(partial, "wb") as file:
-        np.savez(file, format=_FILE_FORMAT, **space._asdict())
-    os.replace(partial, path)
+    path = _file(path)
+    check_critical_space(space)
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, format=_FILE_FORMAT, **space._asdict())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(
+            "a file that can be written",
+            f"{path} ({error.strerror})",
+            "Name a file in a folder that exists and is yours.",
+        ) from error
+
+
+def _file(path) -> str:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InputError("the name of a file as `path`", describe(path), 'Pass e.g. "space.npz".')
+    return os.path.expanduser(os.fsdecode(path))
 
 
 def load_space(path: str | os.PathLike, *, features: int | None = None) -> CriticalSpace:
@@ -160,7 +201,10 @@ def load_space(path: str | os.PathLike, *, features: int | None = None) -> Criti
     Args: features: the n that is needed; None takes any.
     Raises: `InputError` for a file that is missing, damaged, of another kind, or over another n.
     """
-    wanted = f"a critical space at {os.fspath(path)}"
+    path = _file(path)
+    if features is not None:
+        features = check_integer(features, "features", least=1)
+    wanted = f"a critical space at {path}"
     again = "Write it with `ifv_jax.save_space`."
     try:
         # Opened here, because `numpy.load` leaves a damaged file open.
@@ -184,7 +228,7 @@ def load_space(path: str | os.PathLike, *, features: int | None = None) -> Criti
     if features is not None and n != features:
         raise InputError(
             f"a critical space over {features} features",
-            f"one over {n} in {os.fspath(path)}",
+            f"one over {n} in {path}",
             "Load the one that was found for this network and layer.",
         )
     _check_orthonormal(np.hstack([basis, complement]), "C and U")

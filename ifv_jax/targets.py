@@ -15,8 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import check_key
+from ifv_jax.checks import as_host, check_indices, check_integer, check_key
 from ifv_jax.errors import InputError
+
+LARGEST = 2**31
+"""Numbers in a batch of targets (16 GB while they are drawn): more is a mistake."""
 
 
 def sample_targets(
@@ -24,7 +27,7 @@ def sample_targets(
     count: int,
     *,
     features: int,
-    among: Sequence[int] | None = None,
+    among: Sequence[int] | np.ndarray | None = None,
     canonical: int = 0,
 ) -> jax.Array:
     """Sampled targets, the sparseness of each drawn uniformly from [0, 1] (Sec. 3.2 of the paper).
@@ -44,19 +47,20 @@ def sample_targets(
     Raises: `InputError` for a bad count, index or key.
     """
     key_sparseness, key_point, key_canonical = jax.random.split(check_key(key), 3)
-    count = _check_count(count, "count", least=1)
-    chosen = _check_among(among, features)
-    canonical = _check_count(canonical, "canonical", least=0)
+    count = check_integer(count, "count", least=1)
+    features, chosen = _check_among(among, features)
+    canonical = check_integer(canonical, "canonical", least=0)
     if canonical > min(count, chosen.size):
         raise InputError(
             f"at most {min(count, chosen.size)} canonical targets, all different",
             f"canonical={canonical} with count={count} and {chosen.size} features",
             "Lower `canonical`, or raise `count`, of which they are a part.",
         )
+    _check_size(count, features)
     parts = []
     if count > canonical:
         sparseness = _generator(key_sparseness).random(count - canonical)
-        parts.append(sample_sparse(key_point, sparseness, features=features, among=among))
+        parts.append(sample_sparse(key_point, sparseness, features=features, among=chosen))
     if canonical:
         which = np.argsort(_generator(key_canonical).random(chosen.size))[:canonical]
         parts.append(canonical_targets(chosen[which], features=features))
@@ -64,7 +68,7 @@ def sample_targets(
 
 
 def sample_sparse(
-    key: jax.Array, sparseness, *, features: int, among: Sequence[int] | None = None
+    key: jax.Array, sparseness, *, features: int, among: Sequence[int] | np.ndarray | None = None
 ) -> jax.Array:
     """Random targets of given sparseness, the building block of `sample_targets`.
 
@@ -78,7 +82,7 @@ def sample_sparse(
     Raises: `InputError` for a bad sparseness, index or key.
     """
     key = check_key(key)
-    chosen = _check_among(among, features)
+    features, chosen = _check_among(among, features)
     sparseness = _check_sparseness(sparseness)
     # Hoyer leaves the distribution of the point open. Ours has a uniformly distributed direction.
     point = _absolute_normal(_generator(key), (sparseness.size, chosen.size))
@@ -95,13 +99,14 @@ def project_sparseness(points, sparseness) -> np.ndarray:
       entries of a point are told apart by their position, where the constraint needs it.
     Raises: `InputError` for bad shapes or values.
     """
-    points = np.asarray(points, np.float64)
+    do = "Pass as many rows as there are values of sparseness."
+    points = as_host(points, "points of shape (count, n), one for each sparseness", do)
     sparseness = _check_sparseness(sparseness)
     if points.ndim != 2 or points.shape[0] != sparseness.size or points.shape[1] < 1:
         raise InputError(
             f"points of shape ({sparseness.size}, n), one for each sparseness",
             f"shape {points.shape}",
-            "Pass as many rows as there are values of sparseness.",
+            do,
         )
     if not np.isfinite(points).all():
         raise InputError("finite points", "NaN or infinity", "Drop those rows first.")
@@ -137,8 +142,12 @@ def canonical_targets(indices: Sequence[int] | np.ndarray, *, features: int) -> 
 
     Raises: `InputError` if indices are not integers, repeat, or lie outside [0, features).
     """
-    indices = _check_indices(indices, features, "indices")
-    return jnp.asarray(np.eye(features, dtype=np.float32)[indices])
+    features = check_integer(features, "features", least=1)
+    chosen = list(check_indices(indices, "indices", count=features))
+    _check_size(len(chosen), features)
+    targets = np.zeros((len(chosen), features), np.float32)
+    targets[np.arange(len(chosen)), chosen] = 1
+    return jnp.asarray(targets)
 
 
 def random_targets(key: jax.Array, count: int, *, features: int) -> jax.Array:
@@ -147,8 +156,9 @@ def random_targets(key: jax.Array, count: int, *, features: int) -> jax.Array:
     The random baseline: what a guess without any knowledge of the input is compared by. Unlike
     `sample_targets` these are hardly ever sparse. Returns: float32 (count, features).
     """
-    count = _check_count(count, "count", least=1)
-    features = _check_count(features, "features", least=1)
+    count = check_integer(count, "count", least=1)
+    features = check_integer(features, "features", least=1)
+    _check_size(count, features)
     # The direction of a normal vector is uniform on the sphere; reflecting it keeps it uniform.
     point = _absolute_normal(_generator(check_key(key)), (count, features))
     point[_length(point)[:, 0] == 0] = 1  # hardly ever happens, even for n = 1
@@ -162,7 +172,7 @@ def hoyer_sparseness(t) -> np.ndarray:
     Returns: float64 (...), in [0, 1] up to rounding.
     Raises: `InputError` where sparseness is not defined.
     """
-    t = np.asarray(t, np.float64)
+    t = as_host(t, "vectors (..., n) over n >= 2 features", "Pass an array of them.")
     if t.ndim < 1 or t.shape[-1] < 2:
         raise InputError(
             "vectors (..., n) over n >= 2 features",
@@ -203,48 +213,32 @@ def _tie_break(kept: np.ndarray) -> np.ndarray:
     return np.where(kept, first - 1.0 / kept.sum(1, keepdims=True), 0.0)
 
 
-def _check_count(count, name: str, *, least: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+def _check_size(count: int, features: int) -> None:
+    if count * features > LARGEST:
         raise InputError(
-            f"an integer {name} >= {least}", repr(count), "Pass a plain Python integer."
+            f"at most {LARGEST:g} numbers in all",
+            f"{count} targets over {features} features",
+            "Draw fewer at a time.",
         )
-    return int(count)
 
 
-def _check_indices(indices, features: int, name: str) -> np.ndarray:
-    features = _check_count(features, "features", least=1)
-    array = np.asarray(indices)
-    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"`{name}`: a sequence of at least one integer",
-            f"dtype {array.dtype}, shape {array.shape}",
-            "Turn a mask into indices with numpy.flatnonzero.",
-        )
-    outside = array[(array < 0) | (array >= features)]
-    if outside.size:
-        raise InputError(
-            f"`{name}` in [0, {features})",
-            f"{outside[0]} ({outside.size} outside)",
-            "Features count from 0; negative indices are not wrapped.",
-        )
-    if np.unique(array).size != array.size:
-        raise InputError(f"`{name}` without repetition", "a repeated index", "Use numpy.unique.")
-    return array
-
-
-def _check_among(among, features: int) -> np.ndarray:
+def _check_among(among, features) -> tuple[int, np.ndarray]:
+    """The number of features, and the indices of those that are used, all by default."""
+    features = check_integer(features, "features", least=1, most=LARGEST)
     if among is None:
-        return np.arange(_check_count(features, "features", least=1))
-    return _check_indices(among, features, "among")
+        return features, np.arange(features)
+    return features, np.asarray(check_indices(among, "among", count=features))
 
 
 def _check_sparseness(sparseness) -> np.ndarray:
-    array = np.asarray(sparseness, np.float64)
+    expected = "sparseness of shape (count,), each in [0, 1]"
+    do = "0 means all features alike, 1 a single feature."
+    array = as_host(sparseness, expected, do)
     if array.ndim != 1 or array.size == 0 or not ((array >= 0) & (array <= 1)).all():
         raise InputError(
-            "sparseness of shape (count,), each in [0, 1]",
+            expected,
             f"shape {array.shape}"
             + (f", {array.min():g} to {array.max():g}" if array.size else ""),
-            "0 means all features alike, 1 a single feature.",
+            do,
         )
     return array

@@ -1,5 +1,6 @@
 """Feature Visualization: max_v S_k(f(v), t) by Adam, then L-BFGS, a batch at once (Sec. 3.2)."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,12 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import adam, checks, fingerprints, fixed_points, hosts, lanes, lbfgs, storage
-from ifv_jax.errors import InputError
+from ifv_jax import (
+    adam,
+    checks,
+    fingerprints,
+    fixed_points,
+    hosts,
+    job_checks,
+    lanes,
+    lbfgs,
+    storage,
+)
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
 from ifv_jax.problem import Problem
 from ifv_jax.runs import Run
+from ifv_jax.sample_checks import check_network
 from ifv_jax.status import Status
 from ifv_jax.types import Device, PyTree
 
@@ -87,7 +98,8 @@ def visualize(
       objective: see `make_objective`. variables: the network's weights.
       targets: (batch, n) unit vectors. key: one PRNG key; sample i starts from fold_in(key, i).
       start: parameters to start from instead, one a target (`parametrization.invert(images)`).
-      run: a folder that keeps checkpoints; the same call with the same folder resumes. progress: show a bar.
+      run: a folder that keeps checkpoints; the same call with the same one resumes.
+      progress: show a bar.
       devices: lanes are spread over them; all local ones by default. Under `jax.distributed` each
         host computes its share of the groups, and all of them return everything.
     Returns: `Realizations`. The same key gives the same bits on the same machine; on the CPU on any
@@ -99,13 +111,13 @@ def visualize(
     checks.check_kind(config, FVConfig, "config", "Pass e.g. FVConfig(adam_steps=800).")
     parametrization = objective.response.parametrization
     job_checks.check_jitter(config.jitter, parametrization.shape)
-    key = checks.check_key(key)
-    run, progress = job_checks.check_run(run), checks.check_flag(progress, "progress")
+    key, progress = checks.check_key(key), checks.check_flag(progress, "progress")
+    used = lanes.resolve_devices(devices)
     targets = checks.check_targets(targets, check_network(objective.response, variables))
     count = targets.shape[0]
     if start is not None:
         start = job_checks.check_parameters(parametrization, start, "start", count=count)
-    used = lanes.resolve_devices(devices)
+    run = job_checks.check_run(run)
     pieces = lanes.groups(count, config.batch_size, used, hosts.count())
     problem = Problem(objective, variables, targets, key, start, config, used)
     run = run.part("visualize", problem.identity())

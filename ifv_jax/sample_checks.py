@@ -1,0 +1,160 @@
+"""Samples must not influence each other: one look at a network before a job begins.
+
+In training mode a network normalizes over its batch (BatchNorm), or draws noise by place in the
+batch (Dropout under a fixed key). All that follows would come out wrong and say OK, and differently
+on the CPU, where samples are computed alone, than on a GPU, where they are computed together. Most
+networks are cleared by their program (`independence`) in the time it takes to trace it; the others
+are compiled, without much optimization, and evaluated on two different samples: each alone and in
+company, in both orders, and twice.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ifv_jax import independence, job_checks
+from ifv_jax.checks import is_concrete
+from ifv_jax.errors import InputError
+from ifv_jax.network_checks import OUT_OF_RESOURCES
+from ifv_jax.types import PyTree
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3
+"""How far a float32 response may differ, in parts of the largest: rounding depends on the batch.
+
+Measured on the CPU: 2e-7. Noise and statistics of the batch change a response by percents.
+"""
+
+CONTRASTS = (10.0, 100.0)
+"""How far out the two samples lie, in fresh starts: little and much contrast."""
+
+_TRAINING = (
+    "Put it into inference mode: `.eval()` for NNX, `use_running_average=True` and "
+    "`deterministic=True` without `mutable` for Linen, no Dropout, no statistics over the batch."
+)
+
+_seen: "weakref.WeakKeyDictionary[Any, dict]" = weakref.WeakKeyDictionary()
+_warned: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def check_network(response, variables: PyTree) -> int:
+    """n, the number of features, once the network has been looked at; once for each response.
+
+    Raises: InputError where the network does not fit, or the samples of a batch influence each
+      other. The latter is not looked at while a user's `jit` traces, nor where the weights lie on
+      other hosts.
+    """
+    job_checks.check_variables(variables)
+    leaves, structure = jax.tree.flatten(variables)
+    here = all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves)
+    if not (is_concrete(leaves) and here):
+        return response.feature_count(variables)
+    if not any(np.ndim(leaf) for leaf in leaves) and response not in _warned:
+        _warned.add(response)
+        log.warning(
+            "No array is among the variables: if the network has weights, they are constants of "
+            "the compiled program, and changing them in place later changes nothing. Pass them "
+            "as `variables`."
+        )
+    kind = (structure, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves))
+    seen = _seen.setdefault(response, {})
+    if kind not in seen:
+        seen[kind] = _looked_at(response, variables)
+    return seen[kind]
+
+
+def _looked_at(response, variables: PyTree) -> int:
+    try:
+        pair, three = (_program(response, variables, batch) for batch in (2, 3))
+    except (InputError, *OUT_OF_RESOURCES):
+        raise
+    except Exception:  # an initialization that cannot be traced, for example
+        n = response.feature_count(variables)
+        _look(response, variables)
+        return n
+    weights = len(jax.tree.leaves(variables))
+    places = [independence.Same()] * weights
+    places += [independence.Samples(0)] * (len(pair.jaxpr.invars) - weights)
+    if not (independence.independent(pair, places, 2) and independence.same_program(pair, three)):
+        _look(response, variables)
+    return pair.out_avals[0].shape[1]
+
+
+def _program(response, variables: PyTree, batch: int):
+    init = response.parametrization.init
+    v = jax.eval_shape(lambda key: init(key, batch), jax.random.key(0))
+    return jax.make_jaxpr(response.plainly)(variables, v)
+
+
+def _look(response, variables: PyTree) -> None:
+    """Compares responses to two samples alone and together."""
+    try:
+        a, b = (_sample(response, number) for number in range(2))
+        pairs = [_join(*pair) for pair in ((a, b), (b, a), (a, a))]
+    except Exception as error:
+        log.warning("Samples were not compared: no parameters could be drawn (%r).", error)
+        return
+    evaluate = jax.jit(response.plainly, compiler_options=_quickly())
+    dtypes = _dtypes(jax.make_jaxpr(response.plainly)(variables, a).jaxpr)
+    run: Callable[[PyTree], np.ndarray] = lambda v: np.asarray(  # noqa: E731
+        evaluate(variables, v), np.float64
+    )
+    try:
+        alone = [run(a)[0], run(b)[0]]
+        (ab, ba, aa), again = map(run, pairs), run(pairs[0])
+    except OUT_OF_RESOURCES as error:
+        log.warning("Samples were not compared, for want of resources (%s).", error)
+        return
+    tolerance = max(TOLERANCE, *(16 * float(jnp.finfo(dtype).eps) for dtype in dtypes))
+    chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen not in (None, "float32", "highest"):
+        tolerance = max(tolerance, 16 * float(jnp.finfo(jnp.bfloat16).eps))
+    largest = max(np.abs(r[np.isfinite(r)]).max(initial=0) for r in (*alone, ab, ba, aa))
+    for what, one, other in (
+        ("the same batch twice", ab, again),
+        ("a sample twice in one batch", aa[0], aa[1]),
+        ("a sample in the first and in the second place of a batch", ab, ba[::-1]),
+        ("a sample alone and beside another", np.stack(alone), ab),
+        ("a sample alone and beside itself", alone[0], aa[0]),
+    ):
+        finite = np.isfinite(one) & np.isfinite(other)  # others have a status of their own
+        apart = np.abs(one[finite] - other[finite]).max(initial=0)
+        if apart > tolerance * largest:
+            raise InputError(
+                "a network whose samples do not influence each other",
+                f"responses to {what} that differ by {apart:.3g}, of at most {largest:.3g}",
+                _TRAINING,
+            )
+
+
+def _sample(response, number: int) -> PyTree:
+    v = response.parametrization.init(jax.random.key(number), 1)
+    return jax.tree.map(lambda a: CONTRASTS[number] * jnp.asarray(a), v)
+
+
+def _join(*samples: PyTree) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *samples)
+
+
+def _quickly() -> dict[str, Any] | None:
+    """Options that halve the time XLA takes on the CPU; elsewhere its own."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
+def _dtypes(jaxpr) -> set:
+    """The floating dtypes that a program computes in: rounding is that of the coarsest."""
+    found = set()
+    for eqn in jaxpr.eqns:
+        for atom in eqn.outvars:
+            dtype = getattr(atom.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+                found.add(jnp.dtype(dtype))
+        for inner in independence.programs_inside(eqn):
+            found |= _dtypes(inner)
+    return found
