@@ -1,6 +1,9 @@
-"""Checkpoints of a training that survive kill -9, by Orbax."""
+"""Checkpoints of a training that survive kill -9, by Orbax, with a checksum of what they hold."""
 
+import contextlib
+import hashlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +12,68 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ifv_jax.plain_path import plain_path
+
 KEEP = 2  # the newest may be damaged, then the one before it is used
 
 _log = logging.getLogger(__name__)
 
 
-def manager(folder: str | Path, every: int) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def manager(folder: str | Path, every: int) -> Iterator[ocp.CheckpointManager]:
     """Manager that saves at each `every`-th step, and returns from a save when it is durable."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, save_interval_steps=every, enable_async_checkpointing=False
     )
-    return ocp.CheckpointManager(Path(folder).absolute(), options=options)
+    with plain_path(Path(folder)) as inside, ocp.CheckpointManager(inside, options=options) as made:
+        yield made
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
     """Save the pytree of arrays `state`, if it is the turn of this step."""
-    checkpoints.save(step, args=ocp.args.StandardSave(state))
+    if checkpoints.should_save(step):
+        kept = {"state": state, "sha256": _checksum(step, state)}
+        checkpoints.save(step, args=ocp.args.StandardSave(kept))
 
 
 def restore(checkpoints: ocp.CheckpointManager, template: Any) -> tuple[int, Any]:
-    """Step and state of the newest checkpoint that can be read; (0, template) if there is none.
+    """Step and state of the newest checkpoint that is whole; (0, template) if there is none.
 
     A damaged checkpoint is deleted, so that its step can be saved again.
     """
     # By way of NumPy: arrays that are bound to a device would have programs compiled for them anew.
-    like = ocp.args.StandardRestore(jax.tree.map(np.asarray, template))
+    like = jax.tree.map(np.asarray, template)
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            return step, jax.tree.map(jnp.asarray, checkpoints.restore(step, args=like))
+            return step, jax.tree.map(jnp.asarray, _read(checkpoints, step, like))
         except Exception as error:  # Orbax raises a different type for each kind of damage
-            _log.warning("checkpoint %d cannot be read (%s): deleted", step, error)
+            why = f"{type(error).__name__}: {error}"[:300]  # TensorStore's go on for pages
+            _log.warning("checkpoint %d cannot be read (%s): deleted", step, why)
             checkpoints.delete(step)
     return 0, template
+
+
+def _read(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    kept = {"state": like, "sha256": np.zeros(32, np.uint8)}
+    try:
+        found = checkpoints.restore(step, args=ocp.args.StandardRestore(kept))
+    except Exception as error:
+        try:  # one from before there were checksums, which has no such entries
+            state = checkpoints.restore(step, args=ocp.args.StandardRestore(like))
+        except Exception:
+            raise error from None
+        _log.warning("checkpoint %d was saved without a checksum: it is used as it is", step)
+        return state
+    if not np.array_equal(found["sha256"], _checksum(step, found["state"])):
+        raise ValueError("its checksum is another")
+    return found["state"]
+
+
+def _checksum(step: int, state: Any) -> np.ndarray:
+    """SHA-256 of all leaves with their places, and of the step."""
+    digest = hashlib.sha256(str(step).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        leaf = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return np.frombuffer(digest.digest(), np.uint8)

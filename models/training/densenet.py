@@ -32,9 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ifv_jax.fingerprints import program
+from ifv_jax.plain_path import local
 from models import weights_io
 from models.densenet import DenseNet, load, make_apply
-from models.training import checkpoints, cifar10, evaluate, reports
+from models.training import checkpoints, cifar10, evaluate, identity, reports
 from models.training.reports import Recipe, State
 
 WEIGHT_DECAY = 1e-4
@@ -89,8 +91,8 @@ def make_step(net: DenseNet, optimizer: optax.GradientTransformation):
 def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
     """Run or continue a training; returns the path of its weights."""
     sizes = recipe.sizes()
-    split = cifar10.without_class(cifar10.load(data, "train"), recipe.without_class)
-    split = cifar10.Split(split.images[: recipe.limit], split.labels[: recipe.limit])
+    split, test = (_split(recipe, local(data), name) for name in ("train", "test"))
+    out = local(out)
     per_epoch = len(split.labels) // recipe.batch_size
     if not per_epoch:
         raise ValueError(f"expected at least {recipe.batch_size} images, got {len(split.labels)}")
@@ -102,9 +104,6 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
         start_card, variables = None, jax.jit(net.init)(key_init, jnp.zeros((1, 16, 16, 3)))
     else:
         start_card, variables = _start(recipe)
-    # Only now: a run that could not begin leaves nothing behind.
-    out.mkdir(parents=True, exist_ok=True)
-    reports.check_same_recipe(out / "recipe.json", recipe)
     constants = variables["constants"]
     zeros = jnp.zeros(recipe.epochs)
     state = State(
@@ -114,11 +113,19 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
         zeros,
         zeros.astype(jnp.int32),
     )
+    train_step = make_step(net, optimizer)
+    # Only now: a run that could not begin leaves nothing behind.
+    contents = {
+        "training images": lambda: identity.digest(split),
+        "test images": lambda: identity.digest(test),
+        "weights to start from": lambda: identity.digest(variables),
+        "program": lambda: _program(train_step, recipe, state, constants, split),
+    }
+    identity.check(out, recipe, contents)
     with checkpoints.manager(out / "checkpoints", save_every) as manager:
         first, state = checkpoints.restore(manager, state)
         if first:
             print(f"resumed after step {first}", flush=True)
-        train_step = make_step(net, optimizer)
         progress = reports.Progress(sizes, per_epoch, recipe.batch_size, first)
         order = np.array([])
         for i in range(first, recipe.epochs * per_epoch):
@@ -138,14 +145,24 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
         "batch_stats": state.batch_stats,
         "constants": constants,
     }
-    test = cifar10.without_class(cifar10.load(data, "test"), recipe.without_class)
-    test = cifar10.Split(test.images[: recipe.limit], test.labels[: recipe.limit])
     score = evaluate.accuracy(make_apply(net.depth, net.growth_rate, 10), variables, test)
     weights = out / "weights.npz"
     card = reports.card(recipe, state, per_epoch, score, len(test.labels), start_card)
     weights_io.save(weights, variables, card)
     print(f"test accuracy {score:.4f} on {len(test.labels)} images; wrote {weights}", flush=True)
     return weights
+
+
+def _split(recipe: Recipe, data: Path, name: str) -> cifar10.Split:
+    split = cifar10.without_class(cifar10.load(data, name), recipe.without_class)
+    return cifar10.Split(split.images[: recipe.limit], split.labels[: recipe.limit])
+
+
+def _program(train_step, recipe: Recipe, state: State, constants, split: cifar10.Split) -> str:
+    """A hash of what a step computes, at the smallest size of the images."""
+    step = functools.partial(train_step, size=min(recipe.sizes()))
+    images, labels = split.images[: recipe.batch_size], split.labels[: recipe.batch_size]
+    return program(step, state, constants, jax.random.key(0), images, labels, 0)
 
 
 def _start(recipe: Recipe):

@@ -1,9 +1,7 @@
 """What a training is, what it says while it runs, and the card it leaves beside its weights."""
 
 import datetime
-import json
 import math
-import os
 import platform
 import shlex
 import sys
@@ -147,22 +145,6 @@ def provenance(module: str) -> dict[str, Any]:
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
     }
-
-
-def check_same_recipe(path: Path, recipe: Any) -> None:
-    """Raise unless the training that keeps its recipe (a NamedTuple) at `path` has this one."""
-    if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(recipe._asdict()))
-        os.replace(temporary, path)
-        return
-    old = json.loads(path.read_text())
-    for name, value in recipe._asdict().items():
-        if old.get(name) != value:
-            raise ValueError(
-                f"expected {name} = {old.get(name)}, with which the training in {path.parent} "
-                f"began, got {value}; continue with the old value or choose another --out"
-            )
 
 
 def _portable(arguments: list[str]) -> list[str]:

@@ -27,8 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ifv_jax.fingerprints import program
+from ifv_jax.plain_path import local
 from models import srnet, weights_io
-from models.training import checkpoints, reports, srnet_data, srnet_scores, volumes
+from models.training import checkpoints, identity, reports, srnet_data, srnet_scores, volumes
 from models.training.srnet_data import Pairs
 
 TEST_VIEWS = 24  # of each volume: views differ by a decibel
@@ -101,9 +103,11 @@ def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 @functools.cache  # compiled once for each optimizer
 def make_step(optimizer: optax.GradientTransformation):
-    """`step(state, low, high, index) -> state`."""
+    """`step(state, low, high, index) -> state`, compiled."""
+    return jax.jit(_step(optimizer), donate_argnums=0)
 
-    @functools.partial(jax.jit, donate_argnums=0)
+
+def _step(optimizer: optax.GradientTransformation):
     def step(state: State, low, high, index) -> State:
         value, grads = jax.value_and_grad(loss)(state.params, low, high)
         updates, inner = optimizer.update(grads, state.optimizer, state.params)
@@ -111,6 +115,14 @@ def make_step(optimizer: optax.GradientTransformation):
         return State(params, inner, state.losses.at[index].set(value))
 
     return step
+
+
+def _program(recipe: Recipe, state: State) -> str:
+    """A hash of what a step computes."""
+    small, big = recipe.crop, srnet.SCALE * recipe.crop
+    low = jax.ShapeDtypeStruct((recipe.batch_size, small, small, srnet.INPUTS), jnp.float32)
+    high = jax.ShapeDtypeStruct((recipe.batch_size, big, big, srnet.OUTPUTS), jnp.float32)
+    return program(_step(make_optimizer(recipe)), state, low, high, 0)
 
 
 def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
@@ -135,7 +147,7 @@ def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
 
 def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Path:
     """Run or continue a training; returns the path of its weights."""
-    found = [] if folder is None else volumes.read_folder(folder)
+    out, found = local(out), [] if folder is None else volumes.read_folder(folder)
     train_volumes, test_volumes = srnet_data.split(found)
     key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
     if recipe.start_from is None:
@@ -144,9 +156,16 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     else:
         start = srnet.load(recipe.start_from)
         params, start_card = start.variables["params"], dict(start.card)
+    optimizer = make_optimizer(recipe)
+    state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
     # Only now: a run that could not begin leaves nothing behind.
-    out.mkdir(parents=True, exist_ok=True)
-    reports.check_same_recipe(out / "recipe.json", recipe)
+    contents = {
+        "training volumes": lambda: identity.digest(train_volumes),
+        "test volumes": lambda: identity.digest(test_volumes),
+        "weights to start from": lambda: identity.digest(params),
+        "program": lambda: _program(recipe, state),
+    }
+    identity.check(out, recipe, contents)
     pairs = srnet_data.concatenate(
         _rendered(train_volumes, recipe.views, recipe.size, key_train, out)
     )
@@ -156,8 +175,6 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
         f"{len(pairs.low)} views of {len(train_volumes)} volumes, {len(places)} crops", flush=True
     )
 
-    optimizer = make_optimizer(recipe)
-    state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
     with checkpoints.manager(out / "checkpoints", save_every) as manager:
         first, state = checkpoints.restore(manager, state)
         if first:
