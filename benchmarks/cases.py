@@ -35,6 +35,7 @@ def run_case(
     Where a critical space is found, and where directions across kinks are left out, the plainer
     estimator is reported, too. `describe` notes what a critical space is made of.
     """
+    run = setting.part(run)
     response, objective = experiment.make(setting)
     measured = experiment.measure(setting, response, objective, run)
     cases, space, notes = [], None, {}

@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
         outcome = cases.run_case(
             setting,
-            ifv.Run(options.work / setting.slug, (setting.seed, setting.samples, setting.config)),
+            ifv.Run(options.work / setting.slug),
             verify=options.verify is None or setting.name in options.verify,
             describe=partial(describe_complement, setting),
         )

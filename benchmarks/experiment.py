@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,6 +44,12 @@ class Setting:
     def slug(self) -> str:
         """The name as one of a file."""
         return "_".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+
+    def part(self, run: ifv.Run) -> ifv.Run:
+        """The run of this very setting, with these weights: another one has another folder."""
+        left_out = ("name", "network_name", "network", "aggregation", "parametrization")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return run.part("case", values | {"variables": self.network.variables})
 
     @property
     def keys(self) -> dict[str, jax.Array]:
@@ -95,14 +101,16 @@ def measure(
         setting.keys["targets"], setting.samples, features=n, canonical=setting.canonical
     )
 
+    began = _start_clock(run)
+    # Also where all is measured: what is read back is checked against the network as it is.
+    found = ifv.visualize(
+        objective, variables, targets, setting.keys["start"],
+        config=setting.config, run=run, progress=True,
+    )  # fmt: skip
+    jax.block_until_ready(found)
+    middle = time.monotonic()
+
     def compute() -> Measured:
-        began = _start_clock(run)
-        found = ifv.visualize(
-            objective, variables, targets, setting.keys["start"],
-            config=setting.config, run=run, progress=True,
-        )  # fmt: skip
-        jax.block_until_ready(found)
-        middle = time.monotonic()
         data = ifv.linearize_all(response, variables, found.v, progress=True)
         end = time.monotonic()
         images = jax.lax.map(response.parametrization.apply, found.v[:, None])[:, 0]
@@ -120,7 +128,7 @@ def invert_off_kinks(
     """The closed form on the directions that cross no kinks, see `ifv.Perturbations`."""
     kinks = ifv.Perturbations(setting.keys["kinks"], setting.pairs, setting.deviation)
     complement = None if space is None else np.asarray(space.complement)
-    run = run.part("off_kinks", (setting.pairs, setting.deviation, complement))
+    run = run.part("off_kinks", (setting.pairs, setting.deviation, complement, measured.v))
 
     def compute() -> ifv.Predictions:
         return ifv.invert(

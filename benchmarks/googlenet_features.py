@@ -144,8 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     start()
     options.out.mkdir(parents=True, exist_ok=True)
     network = googlenet.load(options.variant, options.weights, size=options.size)
-    job = {k: str(v) for k, v in vars(options).items() if k not in ("out", "work", "weights")}
-    run = ifv.Run(options.work, sorted(job.items()))
+    run = ifv.Run(options.work)
     galleries(network, options, run.part("pictures"))
 
     setting = inversion(network, options)

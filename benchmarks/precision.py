@@ -64,7 +64,7 @@ def measure(setting: experiment.Setting, work: Path) -> dict[str, dict[str, dict
     settings = {name: with_rounding(setting, bits) for name, bits in MANTISSA_BITS.items()}
     functions = {name: experiment.make(one) for name, one in settings.items()}
     found = {
-        name: experiment.measure(one, *functions[name], ifv.Run(work / name))
+        name: experiment.measure(one, *functions[name], one.part(ifv.Run(work / name)))
         for name, one in settings.items()
     }
     space = None

@@ -80,8 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     found, angles = [], {}
     for setting in settings(options.network, options.samples, config, options.seed):
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
-        job = (setting.seed, setting.samples, setting.config, setting.cosine_power)
-        run = ifv.Run(options.work / setting.slug, job)
+        run = ifv.Run(options.work / setting.slug)
         outcome = cases.run_case(setting, run, verify=not options.no_verify)
         found += outcome.cases
         angles[setting.name] = outcome.angles
