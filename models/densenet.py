@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ifv_jax.plain_path import local
 from models import densenet_porting, layers, porting, weights_io
 from models.network import Network, check_images
 
@@ -260,7 +261,7 @@ def _find(name_or_path: str | Path) -> Path:
             f"expected the weights of {name} at {path}, got no such file; train them: "
             f"{_TRAIN} runs/{name}{_RECIPES[name]}, then load('runs/{name}')"
         )
-    path = Path(name_or_path)
+    path = local(name_or_path)
     if path.is_dir():
         if not (path / "weights.npz").is_file():
             raise FileNotFoundError(

@@ -18,7 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models import weights_io
+from ifv_jax.plain_path import local
+from models import porting, weights_io
 from models.convolution import conv3x3
 from models.network import Network, check_images
 
@@ -144,7 +145,7 @@ def load(name_or_path: str | Path = "srnet", *, size: int = INPUT_SHAPE[0]) -> N
 
     `srnet` ships in `models/weights`; a path is the folder of a training or its `weights.npz`.
     """
-    path = WEIGHTS / "srnet.npz" if str(name_or_path) == "srnet" else Path(name_or_path)
+    path = WEIGHTS / "srnet.npz" if str(name_or_path) == "srnet" else local(name_or_path)
     if path.is_dir():
         path = path / "weights.npz"
     if not path.is_file():
@@ -152,7 +153,7 @@ def load(name_or_path: str | Path = "srnet", *, size: int = INPUT_SHAPE[0]) -> N
             f"expected SRNet's weights at {path}, got no such file; train them: "
             "python -m models.training.srnet --volumes FOLDER --out runs/srnet"
         )
-    variables = weights_io.fit(weights_io.stored(path), template(), path)
+    variables = weights_io.fit(porting.stored(path), template(), path)
     card = weights_io.load_card(path)
     return Network(make_apply(size), variables, (size, size, INPUTS), layer_names(), card)
 

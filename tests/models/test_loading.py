@@ -1,12 +1,13 @@
 """`densenet.load`: what it finds, and what it says of what it cannot use."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from models import densenet, weights_io
+from models import densenet, googlenet, srnet, weights_io
 
 CARD = {"architecture": {"depth": 16, "growth_rate": 4, "classes": 10}, "seed": 3}
 
@@ -32,6 +33,15 @@ def test_a_folder_and_its_file_load_alike(folder, small_variables):
         assert net.layers == densenet.layer_names(16)
         assert net.card == CARD
     assert not list(folder.glob("*.tmp"))
+
+
+def test_home_and_addresses(folder, small_variables, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    net = densenet.load(f"~/{folder.name}")
+    jax.tree.map(np.testing.assert_array_equal, net.variables, small_variables)
+    for load in (densenet.load, srnet.load, functools.partial(googlenet.load, "bvlc")):
+        with pytest.raises(ValueError, match="path on this machine"):
+            load("https://example.org/weights.npz")
 
 
 def test_names_that_do_not_ship():
