@@ -42,12 +42,11 @@ def describe(value) -> str:
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return reprlib.repr(value)
     name = type(value).__name__
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        kind = "an array" if isinstance(value, jax.Array | np.ndarray) else f"{name}"
-        return f"{kind} of shape {tuple(value.shape)}, dtype {value.dtype}"
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape}, dtype {value.dtype}"
     if isinstance(value, list | tuple | set | dict | range):
         return f"{name} {reprlib.repr(value)}"
-    return f"the {name}" if isinstance(value, type) else name
+    return f"the class {value.__name__}" if isinstance(value, type) else name
 
 
 def check_kind(value: Any, kind: type[T], name: str, do: str) -> T:

@@ -52,8 +52,9 @@ def check_network(response, variables: PyTree) -> int:
     """
     job_checks.check_variables(variables)
     leaves, structure = jax.tree.flatten(variables)
-    here = all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves)
-    if not (is_concrete(leaves) and here):
+    if not is_concrete(leaves) or not all(
+        getattr(leaf, "is_fully_addressable", True) for leaf in leaves
+    ):
         return response.feature_count(variables)
     if not any(np.ndim(leaf) for leaf in leaves) and response not in _warned:
         _warned.add(response)
