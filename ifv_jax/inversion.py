@@ -10,13 +10,22 @@ import numpy as np
 from tqdm import tqdm
 
 from ifv_jax import hosts, lanes
-from ifv_jax.checks import check_batch, check_some_finite
+from ifv_jax.checks import (
+    check_batch,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_some_finite,
+    describe,
+)
 from ifv_jax.errors import InputError
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
+from ifv_jax.job_checks import check_parameters, check_space
 from ifv_jax.kinks import ROUNDS, Perturbations, check_perturbations, without_kinks
 from ifv_jax.objective import Response
+from ifv_jax.sample_checks import check_network
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
-from ifv_jax.status import Status
+from ifv_jax.status import Status, usable
 from ifv_jax.subspaces import CriticalSpace
 from ifv_jax.types import Device, PyTree
 
@@ -31,7 +40,7 @@ class Predictions(NamedTuple):
     its dimension are infinite, so that the arrays of a batch have one shape.
     """
 
-    objective: jax.Array  # (batch, n) unit vectors, <r, t> > 0; zero where status is not OK
+    objective: jax.Array  # (batch, n) unit vectors, <r, t> > 0; zero unless `usable(status)`
     singular_values: jax.Array  # (batch, n) ascending
     residual: jax.Array  # (batch,) sigma_1 / sigma_max: how far from optimal, 0 is perfect
     gap: jax.Array  # (batch,) sigma_1 / sigma_2: near 0 is unambiguous, 1 is a coin toss
@@ -68,12 +77,16 @@ def invert(
       kinks: leave out directions that cross kinks of the network, see `ifv_jax.kinks`.
       chunk: rows of J at once. batch_size: samples whose J is held at once; on the CPU no more
         than one a device.
-    Returns: `Predictions`. A sample that fails numerically says so in its status.
+    Returns: `Predictions`. A sample that fails numerically says so in its status, and one without
+      a positive response, at which the sign of the prediction is a convention.
     Raises: InputError for bad input, and if every single sample is non-finite.
     """
-    k = check_cosine_power(cosine_power)
-    n = response.feature_count(variables)
-    _check_space(space, n)
+    k, left_vectors = check_cosine_power(cosine_power), check_flag(left_vectors, "left_vectors")
+    check_kind(response, Response, "response", "Pass the response, not its objective.")
+    v = check_parameters(response.parametrization, v)
+    devices = lanes.resolve_devices(devices)
+    n = check_network(response, variables)
+    check_space(space, n)
     known = partial(solve, cosine_power=k, space=space)
     refine = None
     if kinks is not None:
@@ -99,12 +112,20 @@ def _off_kinks(
     """Takes what the kinks near v contribute out of a linearization, given how it is solved."""
     weigh = jax.vmap(partial(weight_matrix, cosine_power=k))
 
-    def refine(jac: Jacobian, part: Linearization, v: PyTree, indices) -> Linearization:
+    def refine(jac: Jacobian, plain: Linearization, v: PyTree, indices) -> Linearization:
+        plain = part = _on_host(plain)  # solved as in the end, wherever J came from
         for _ in range(ROUNDS):
             # The gradient that jumps across the kinks is the unknown objective's: the last guess.
-            part = _on_host(part)  # solved as in the end, wherever J came from
-            cotangents = jnp.einsum("bij,bj->bi", weigh(part.response), known(part).objective)
-            part = without_kinks(response, variables, v, jac, cotangents, around, indices, devices)
+            objective = known(part).objective
+            w = weigh(jnp.asarray(part.response, objective.dtype))
+            cotangents = jnp.einsum("bij,bj->bi", w, objective)
+            before = part.gram
+            part = without_kinks(
+                response, variables, v, jac, cotangents, around, indices, devices, plain
+            )
+            part = _on_host(part)
+            if np.array_equal(part.gram, before):
+                break  # so would the next round be
         return part
 
     return refine
@@ -135,7 +156,13 @@ def _linearize_groups(
     refine: Refine | None = None,
 ) -> Linearization:
     """`linearize_all`, with refine(J, its linearization, v, indices) of each group in its place."""
-    used = lanes.resolve_devices(devices)
+    check_kind(response, Response, "response", "Pass the response, not its objective.")
+    v = check_parameters(response.parametrization, v)
+    if chunk is not None:
+        chunk = check_integer(chunk, "chunk", least=1)
+    batch_size = check_integer(batch_size, "batch_size", least=1)
+    progress = check_flag(progress, "progress")
+    used = devices = lanes.resolve_devices(devices)
     if lanes.alone(used):
         batch_size = min(batch_size, len(used))  # more at once would be no faster and hold more J
     pieces = lanes.groups(check_batch(v), batch_size, used, hosts.count())
@@ -174,9 +201,10 @@ def solve(
     W^-1 S, the sign is fixed there by <r, t> > 0, and the result is projected onto the critical
     space. Where <r, u> = 0, W^-1 u is u up to a factor, and this is the paper's restriction to C.
     """
-    k = check_cosine_power(cosine_power)
-    n = data.response.shape[1]
-    _check_space(space, n)
+    k, left_vectors = check_cosine_power(cosine_power), check_flag(left_vectors, "left_vectors")
+    check_kind(data, Linearization, "data", "Pass what `linearize_all` or `linearize` returns.")
+    n = _check_linearization(data)
+    check_space(space, n)
     with jax.enable_x64(True):
         complement = (
             jnp.zeros((n, 0)) if space is None else jnp.asarray(space.complement, jnp.float64)
@@ -184,16 +212,16 @@ def solve(
         return _solve(k, left_vectors, data.response, data.gram, complement)
 
 
-def _check_space(space: CriticalSpace | None, n: int) -> None:
-    if space is None:
-        return
-    shape = np.shape(space.complement)
-    if len(shape) != 2 or shape[0] != n:
-        raise InputError(
-            f"a critical space in {n} dimensions, the number of features",
-            f"one in {shape[0]}",
-            "Compute it for this layer and the same choice of features.",
-        )
+def _check_linearization(data: Linearization) -> int:
+    do = "Pass what `linearize_all` or `linearize` returns."
+    for one in data:
+        if not isinstance(one, jax.Array | np.ndarray):
+            raise InputError("arrays r (batch, n) and J J^T (batch, n, n)", describe(one), do)
+    shape = data.response.shape
+    if len(shape) != 2 or 0 in shape or data.gram.shape != (*shape, shape[1]):
+        got = f"shapes {shape} and {data.gram.shape}"
+        raise InputError("r (batch, n) and J J^T (batch, n, n)", got, do)
+    return shape[1]
 
 
 @partial(jax.jit, static_argnames=("k", "left_vectors"))
@@ -205,13 +233,14 @@ def _solve(k: float, left_vectors: bool, response, gram, complement) -> Predicti
     objective, sigma, vectors, rank, undetermined, status = solve_all(response, gram)
     last = jnp.take_along_axis(sigma, jnp.maximum(rank - 1, 0)[:, None], axis=1)[:, 0]
     second = sigma[:, min(1, sigma.shape[1] - 1)]
-    usable = status == Status.OK
-    nothing = jnp.where(usable, 0.0, jnp.nan)
+    nothing = jnp.where(usable(status), 0.0, jnp.nan)
     residual = jnp.where(last > 0, sigma[:, 0] / jnp.where(last > 0, last, 1), 0.0) + nothing
     gap = jnp.where(second > 0, sigma[:, 0] / jnp.where(second > 0, second, 1), 1.0) + nothing
     # Solved in float64, reported in the dtype that came: nobody else needs float64 switched on.
+    # Half precision would lose what the solution has.
+    dtype = jnp.promote_types(response.dtype, jnp.float32)
     objective, sigma, residual, gap, vectors = (
-        a.astype(response.dtype) for a in (objective, sigma, residual, gap, vectors)
+        a.astype(dtype) for a in (objective, sigma, residual, gap, vectors)
     )
     return Predictions(
         objective, sigma, residual, gap, undetermined, status, vectors if left_vectors else None
@@ -226,8 +255,11 @@ def _solve_one(k: float, complement, response, gram):
     r = jnp.where(finite, r, 0.0)
     gram = jnp.where(finite, gram, 0.0)
 
-    square = jnp.diag(gram)
-    silent = square <= RANK_CUTOFF**2 * square.max()
+    # In units of the longest row, so that none is small beside 1.
+    longest = jnp.diag(gram).max()
+    unit_of_sigma = jnp.sqrt(jnp.where(longest > 0, longest, 1))
+    gram = gram / jnp.square(unit_of_sigma)
+    silent = jnp.diag(gram) <= RANK_CUTOFF**2
     searched, excluded = _search_space(k, unit(r), silent, complement)
     rank = jnp.round(jnp.trace(searched)).astype(jnp.int32)
 
@@ -237,16 +269,18 @@ def _solve_one(k: float, complement, response, gram):
     beyond = 2 * jnp.trace(m) + 1
     values, vectors = jnp.linalg.eigh((m + m.T) / 2 + beyond * (eye - searched))
     inside = jnp.arange(n) < rank
-    sigma = jnp.where(inside, jnp.sqrt(jnp.maximum(values, 0)), jnp.inf)
+    sigma = jnp.where(inside, unit_of_sigma * jnp.sqrt(jnp.maximum(values, 0)), jnp.inf)
     vectors = vectors * inside
 
     # <r, y> > 0 on the unprojected solution, then project along what cannot be determined.
     y = vectors[:, 0] * jnp.where(r @ vectors[:, 0] < 0, -1.0, 1.0)
     objective = unit(y - excluded @ y)
-    status = jnp.where(rank == 0, Status.UNDETERMINED, Status.OK)
+    positive = jnp.any((r > 0) & ~silent)
+    status = jnp.where(positive, Status.OK, Status.SIGN_CONVENTION)
+    status = jnp.where(rank == 0, Status.UNDETERMINED, status)
     status = jnp.where(jnp.any(r != 0), status, Status.NO_RESPONSE)
     status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int8)
-    objective = jnp.where(status == Status.OK, objective, 0.0)
+    objective = jnp.where(usable(status), objective, 0.0)
     return objective, sigma, vectors, rank, silent, status
 
 

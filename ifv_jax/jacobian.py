@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ifv_jax import lanes
-from ifv_jax.checks import check_batch
+from ifv_jax import checks, job_checks, lanes
 from ifv_jax.errors import InputError
 from ifv_jax.objective import Response
+from ifv_jax.sample_checks import check_network
 from ifv_jax.types import Device, PyTree
 
 GRAM_COLUMNS = 16384
@@ -23,7 +23,7 @@ class Jacobian(NamedTuple):
     """The linearization of f at each sample: r and J."""
 
     response: jax.Array  # (batch, n) r = f(v)
-    matrix: jax.Array  # (batch, n, m) J, parameters flattened leaf by leaf
+    matrix: jax.Array  # (batch, n, m) J, parameters flattened leaf by leaf, in their dtype
 
 
 class Linearization(NamedTuple):
@@ -54,10 +54,11 @@ def jacobian(
     Memory: the result, the residuals of one forward pass, and one chunk of rows.
     Rows of non-finite samples are non-finite; the other samples are unharmed.
     """
-    count = check_batch(v)
-    chunk = default_chunk() if chunk is None else chunk
-    if int(chunk) != chunk or chunk < 1:
-        raise InputError("a positive integer chunk", repr(chunk), "Leave it out for the default.")
+    checks.check_kind(response, Response, "response", "Pass the response, not its objective.")
+    v = job_checks.check_parameters(response.parametrization, v)
+    check_network(response, variables)
+    count = checks.check_batch(v)
+    chunk = default_chunk() if chunk is None else checks.check_integer(chunk, "chunk", least=1)
     used = lanes.resolve_devices(devices)
     ((padded, _),) = lanes.groups(count, count, used)
 
@@ -65,16 +66,20 @@ def jacobian(
     shape = jax.eval_shape(response, variables, v)
     n = shape.shape[1]
     chunk = min(chunk, n)
-    size = sum(leaf[0].size for leaf in jax.tree.leaves(v))
+    leaves = jax.tree.leaves(v)
+    size = sum(leaf[0].size for leaf in leaves)
     r = jnp.zeros(shape.shape, shape.dtype, device=lanes.layout(used))
-    matrix = jnp.zeros((*shape.shape, size), shape.dtype, device=lanes.layout(used))
+    # Gradients have the dtype of v, whatever the network computes in.
+    rows = jnp.result_type(*leaves)
+    matrix = jnp.zeros((*shape.shape, size), rows, device=lanes.layout(used))
     each = len(padded) // len(used)
     width = 1 if lanes.alone(used) else each
     for lane in range(0, each, width):
         r, pull = _linearize(response, used, width, variables, v, r, lane)
         for first in range(0, n, chunk):
             # The last chunk overlaps its neighbour rather than being a new shape.
-            matrix = _add_rows(used, width, chunk, matrix, pull, lane, min(first, n - chunk))
+            at = (lane, min(first, n - chunk))
+            matrix = _add_rows(used, width, chunk, r.dtype, matrix, pull, *at)
             if lanes.alone(used):
                 matrix.block_until_ready()  # rows queued on the CPU took twice as long each
     return Jacobian(r[:count], matrix[:count])
@@ -97,15 +102,15 @@ def _linearize(response: Response, devices, width: int, variables, v, r, lane):
     return lanes.on_each_device(call, devices)((variables, lane), v, r)
 
 
-@partial(jax.jit, static_argnames=("devices", "width", "chunk"), donate_argnames="matrix")
-def _add_rows(devices, width: int, chunk: int, matrix, pull, lane, first):
-    """matrix with `chunk` rows, from `first` on, of those lanes."""
+@partial(jax.jit, static_argnames=("devices", "width", "chunk", "dtype"), donate_argnames="matrix")
+def _add_rows(devices, width: int, chunk: int, dtype, matrix, pull, lane, first):
+    """matrix with `chunk` rows, from `first` on, of those lanes; `dtype` is the response's."""
 
     def call(shared, matrix, pull):
         lane, first = shared
         n = matrix.shape[1]
         pull = jax.tree.map(lambda a: a[0], pull)
-        cotangents = jax.nn.one_hot(first + jnp.arange(chunk), n, dtype=matrix.dtype)
+        cotangents = jax.nn.one_hot(first + jnp.arange(chunk), n, dtype=dtype)
 
         def row(cotangent):
             (gradient,) = pull(jnp.broadcast_to(cotangent, (width, n)))
@@ -123,15 +128,31 @@ def linearize(jac: Jacobian) -> Linearization:
     A Gram matrix squares the condition number: in float32 what lies below 1e-3 of the largest
     singular value would be noise; in float64 that bound is 1e-8.
     """
-    traced = isinstance(jac.matrix, Tracer)
-    if not traced and lanes.alone(tuple(jac.matrix.devices())):
+    jac = _check_jacobian(jac)
+    return Linearization(jac.response, gram_matrix(jac.matrix))
+
+
+def gram_matrix(rows: jax.Array) -> jax.Array | np.ndarray:
+    """All inner products of rows, (batch, rows, m) -> (batch, rows, rows) float64."""
+    traced = isinstance(rows, Tracer)
+    if not traced and lanes.alone(tuple(rows.devices())):
         # BLAS knows that the product is symmetric and does half the work; XLA does not.
-        return Linearization(jac.response, np.stack([_gram(j) for j in _on_host(jac.matrix)]))
+        return np.stack([_gram(j) for j in _on_host(rows)])
     with jax.enable_x64(True):
         gram = jnp.zeros(())
-        for part in _parts(jac.matrix):
+        for part in _parts(rows):
             gram = gram + _wide_gram(part)
-        return Linearization(jac.response, gram)
+        return gram
+
+
+def _check_jacobian(jac) -> Jacobian:
+    expected, do = "r (batch, n) and J (batch, n, m)", "Pass what `jacobian` returns."
+    checks.check_kind(jac, Jacobian, "jac", do)
+    jac = Jacobian(*(checks.as_array(one, expected, do) for one in jac))
+    if jac.matrix.ndim != 3 or jac.matrix.shape[:2] != jac.response.shape:
+        got = f"shapes {jac.response.shape} and {jac.matrix.shape}"
+        raise InputError(expected, got, do)
+    return jac
 
 
 def _parts(matrix):

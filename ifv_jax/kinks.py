@@ -5,9 +5,16 @@ a kink from both sides: across it no gradient vanishes, and along it all gradien
 vanish (the VU decomposition of Lemarechal, Oustry & Sagastizabal 2000). So the closed form holds on
 the directions of v along which the gradient is the same all around v. Gradients at points drawn
 nearby (as in Burke, Lewis & Overton 2005) differ by what the kinks contribute; what these
-differences span is taken out of J. The gradient is that of S for the objective, J^T W t, so an
-estimate of the objective is needed first: the solution on all directions, then on the remaining
-ones, again. Only the input is used, not the optimizer that found it.
+differences span is taken out of J. Differences that are round-off or curvature are not, see
+`ifv_jax.crossings`: where no kink was crossed, J is left as it is, to the bit. The gradient is that
+of S for the objective, J^T W t, so an estimate of the objective is needed first: the solution on
+all directions, then on the remaining ones, again. Only the input is used, not the optimizer that
+found it.
+
+What is promised: Feature Visualization, J and the plain closed form have the same bits on any
+number of CPU devices. Off kinks they are the same up to round-off, within 0.1 degrees: differences
+of gradients magnify it, and another program, as that for another number of devices, rounds
+differently on some processors.
 """
 
 from collections.abc import Sequence
@@ -18,18 +25,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import lanes
-from ifv_jax.checks import check_key
+from ifv_jax import crossings, lanes
+from ifv_jax.checks import check_integer, check_key, check_kind, check_real
 from ifv_jax.errors import InputError
-from ifv_jax.jacobian import Jacobian, Linearization, linearize
+from ifv_jax.jacobian import Jacobian, Linearization, gram_matrix, linearize
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
 
 ROUNDS = 2
 """Estimates of the objective after the first; a third changes nothing (measured)."""
 
-CUTOFF = 1e-10
-"""Squared differences below this fraction of the largest are round-off."""
+GRAM_CUTOFF = 1e-12
+"""Squared lengths below this fraction of the largest are round-off of the float64 Gram matrix."""
 
 
 class Perturbations(NamedTuple):
@@ -48,18 +55,19 @@ class Perturbations(NamedTuple):
 
 def check_perturbations(around: Perturbations, features: int, parameters: int) -> Perturbations:
     """The same, once key, pairs and deviation make sense and leave J enough directions."""
-    pairs, deviation = around.pairs, around.deviation
-    if int(pairs) != pairs or pairs < 1:
-        raise InputError("a positive integer of pairs", repr(pairs), "Try 16.")
-    if not 0 < deviation < float("inf"):
-        raise InputError("a positive, finite deviation", repr(deviation), "Try 1.5e-4.")
+    do = "Pass Perturbations(jax.random.key(0)), or leave `kinks` out."
+    check_kind(around, Perturbations, "kinks", do)
+    pairs = check_integer(around.pairs, "pairs", least=1)
+    deviation = check_real(
+        around.deviation, "deviation", "a positive, finite deviation", above=0, do="Try 1.5e-4."
+    )
     if 2 * pairs + features > parameters:
         raise InputError(
             f"2 pairs + {features} features of at most {parameters}, the parameters of a sample",
             f"{pairs} pairs",
             "Take fewer: each pair costs two directions of J.",
         )
-    return around._replace(key=check_key(around.key))
+    return Perturbations(check_key(around.key), pairs, deviation)
 
 
 def without_kinks(
@@ -71,47 +79,91 @@ def without_kinks(
     around: Perturbations,
     samples: np.ndarray,
     devices: Sequence[Device] | None,
+    plain: Linearization | None = None,
 ) -> Linearization:
     """r and J J^T on the directions along which gradients J^T cotangent agree around v.
 
     Args: as of `invert`; `jac` is J at v; `cotangents` (batch, n) the estimates of W t; `samples`
-    (batch,) numbers the samples in their whole batch, so that how it was split does not matter.
+    (batch,) numbers the samples in their whole batch, so that how it was split does not matter;
+    `plain` is linearize(jac); where no kink was crossed, its J J^T is returned to the bit.
     """
-    used = lanes.resolve_devices(devices)
-    ((padded, _),) = lanes.groups(len(samples), len(samples), used)
-    each = lanes.place(lanes.take((v, jnp.asarray(samples), jnp.asarray(cotangents)), padded), used)
-    key_data = jax.random.key_data(around.key)
-    here, differences = _pull_near(response, used, variables, key_data, 0, 0.0, *each), []
-    for pair in range(around.pairs):
-        for by in (around.deviation, -around.deviation):
-            near = _pull_near(response, used, variables, key_data, pair, by, *each)
-            differences.append(near - here)
-    rows = jnp.stack(differences, axis=1)[: len(samples)]
-    both = linearize(Jacobian(jac.response, jnp.concatenate([jac.matrix, rows], axis=1)))
-    with jax.enable_x64(True):
-        return Linearization(jac.response, _complement(both.gram, jac.matrix.shape[1]))
+    plain = linearize(jac) if plain is None else plain
+    cotangents = jnp.asarray(cotangents).astype(jac.response.dtype)
+    pull = _puller(response, variables, v, cotangents, around, samples, devices)
+    here = pull(0, 0)
+    plus, minus = (
+        jnp.stack([pull(pair, step) - here for pair in range(around.pairs)], axis=1)
+        for step in (1, -1)
+    )
+    aside = pull(0, crossings.ASIDE) - here
+    found = crossings.sizes(plus, minus, aside)
+    noise = crossings.noise(jac, np.asarray(plain.gram), cotangents, here)
+    kept = crossings.crossed(found, noise)
+    sure = crossings.on_a_kink(found, noise)
+
+    def jumps(pair: int) -> np.ndarray:
+        halves = (pull(pair, step) - here for step in (0.5, -0.5))
+        return ~np.asarray(crossings.shrinks(plus[:, pair], minus[:, pair], *halves))
+
+    # Where the first pair has crossed a kink for certain, the others need no closer look.
+    if kept[:, 0].any():
+        kept[:, 0] &= sure | jumps(0)
+        sure = sure | kept[:, 0]
+    for pair in map(int, np.flatnonzero((kept & ~sure[:, None]).any(axis=0))):
+        kept[:, pair] &= sure | jumps(pair)
+    gram = plain.gram
+    if kept.any():
+        rows = crossings.crossing_rows(plus, minus, found, kept)
+        both = gram_matrix(jnp.concatenate([jac.matrix, rows], axis=1))
+        with jax.enable_x64(True):
+            gram = _complement(gram, both, noise)
+    unknown = np.asarray(~np.isfinite(found.even).all(axis=1))  # a gradient nearby is not finite
+    return Linearization(jac.response, np.where(unknown[:, None, None], np.nan, gram))
 
 
-@partial(jax.jit, static_argnums=1)
-def _complement(gram: jax.Array, n: int) -> jax.Array:
-    """J J^T without what lies in the span of the other rows: a Schur complement."""
+@jax.jit
+def _complement(plain: jax.Array, gram: jax.Array, noise: jax.Array) -> jax.Array:
+    """J J^T without what lies in the span of the other rows: a Schur complement.
+
+    `plain` is the (n, n) part of `gram`, to the bit that of `linearize`. Directions in which the
+    rows reach no further than `noise` are not taken out; beyond it they fade in, so that round-off
+    decides nothing at the bound.
+    """
+    n = plain.shape[1]
     among, across = gram[:, n:, n:], gram[:, :n, n:]
     values, vectors = jnp.linalg.eigh(among)
-    kept = values > CUTOFF * values[:, -1:]
-    inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
+    bound = jnp.maximum(jnp.square(noise)[:, None], GRAM_CUTOFF * values[:, -1:])
+    beyond = values > bound
+    share = jnp.clip(values / jnp.where(beyond, bound, 1) - 1, 0, 1)
+    inverse = jnp.where(beyond, share / jnp.where(beyond, values, 1), 0)
     turned = across @ vectors
-    return gram[:, :n, :n] - (turned * inverse[:, None]) @ turned.swapaxes(1, 2)
+    return plain - (turned * inverse[:, None]) @ turned.swapaxes(1, 2)
+
+
+def _puller(response, variables, v, cotangents, around, samples, devices):
+    """(pair, step) -> J^T cotangent at v + step e of that pair, (batch, m)."""
+    used = lanes.resolve_devices(devices)
+    ((padded, _),) = lanes.groups(len(samples), len(samples), used)
+    each = lanes.place(lanes.take((v, jnp.asarray(samples), cotangents), padded), used)
+    key_data = jax.random.key_data(around.key)
+
+    def pull(pair: int, step: float) -> jax.Array:
+        by = (around.deviation, float(step))
+        near = _pull_near(response, used, variables, key_data, int(pair), by, *each)
+        return near[: len(samples)]
+
+    return pull
 
 
 @partial(jax.jit, static_argnames=("response", "devices"))
 def _pull_near(
     response: Response, devices, variables, key_data, pair, by, v, samples, cotangents
 ) -> jax.Array:
-    """J^T cotangent at v + by e, (lanes, m); e is drawn for each sample and pair."""
+    """J^T cotangent at v + step e, (lanes, m); e is drawn for each sample and pair."""
 
     def call(shared, v, samples, cotangents):
         variables, key_data, pair, by = shared
-        near = _moved(v, jax.random.wrap_key_data(key_data), samples, pair, by)
+        near = _moved(v, jax.random.wrap_key_data(key_data), samples, pair, *by)
         _, pull = jax.vjp(partial(response, variables), near)
         return lanes.flatten(pull(cotangents)[0])
 
@@ -119,7 +171,8 @@ def _pull_near(
     return lanes.spread(call, devices)(shared, v, samples, cotangents)
 
 
-def _moved(v: PyTree, key: jax.Array, samples: jax.Array, pair, by) -> PyTree:
+def _moved(v: PyTree, key: jax.Array, samples: jax.Array, pair, deviation, step) -> PyTree:
+    """v + step e. Moved by -step, v goes exactly as far to the other side."""
     leaves, structure = jax.tree.flatten(v)
 
     def direction(sample):
@@ -130,5 +183,12 @@ def _moved(v: PyTree, key: jax.Array, samples: jax.Array, pair, by) -> PyTree:
             for k, leaf in zip(keys, leaves, strict=True)
         ]
 
-    moved = [leaf + by * e for leaf, e in zip(leaves, jax.vmap(direction)(samples), strict=True)]
+    def move(leaf, e):
+        e = (jnp.abs(step) * deviation * e).astype(leaf.dtype)
+        # Rounded to a step that both sums hold exactly: otherwise curvature would not cancel.
+        e = (leaf + e) - leaf
+        e = leaf - (leaf - e)
+        return leaf + jnp.sign(step).astype(leaf.dtype) * e
+
+    moved = [move(leaf, e) for leaf, e in zip(leaves, jax.vmap(direction)(samples), strict=True)]
     return jax.tree.unflatten(structure, moved)
