@@ -44,6 +44,8 @@ class Call:
         self.args, self.options, self.keep, self.compiles = args, options, set(keep), compiles
 
     def bound(self, function) -> dict[str, Any]:
+        if is_enum(function):  # whose signature differs from one Python to the next
+            return {"value": self.args[0]}
         return dict(inspect.signature(function).bind(*self.args, **self.options).arguments)
 
 
@@ -249,6 +251,8 @@ def is_enum(function):
 
 
 def _call(function, arguments):
+    if is_enum(function):
+        return function(arguments["value"])
     signature = inspect.signature(function)
     bound = inspect.BoundArguments(signature, arguments)
     return function(*bound.args, **bound.kwargs)
