@@ -1,7 +1,6 @@
-"""Checks of values and types at the public boundary: numbers, keys, arrays, images, targets.
+"""Checks of values and types at the public boundary: numbers, keys, indices, arrays, targets.
 
-What is harmless is normalized (NumPy scalars, lists, NumPy arrays, pixels off by rounding), the
-rest is refused before expensive work. Shapes and dtypes are always looked at, values where they are
+What is harmless is normalized (NumPy scalars, lists, NumPy arrays), the rest is refused before expensive work. Shapes and dtypes are always looked at, values where they are
 known: inside a user's `jit` they are tracers. There, what would have been an error of value becomes
 the status of the sample. What a job is made of is checked in `job_checks`, the network in
 `network_checks`.
@@ -24,9 +23,6 @@ from ifv_jax.status import Status
 from ifv_jax.types import PyTree
 
 T = TypeVar("T")
-
-PIXEL_ROUNDING = 2e-6
-"""Pixels this far outside [0, 1] are rounding of a resize or a division: they are clipped."""
 
 MOST_FEATURES = 1_000_000
 """More indices than any layer has features: the end of an iterator that has none."""
@@ -203,44 +199,6 @@ def as_host(value, expected: str, do: str) -> np.ndarray:
 
 def _is_integer_dtype(array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.integer)
-
-
-def check_images(images, shape: tuple[int, int, int]) -> jax.Array:
-    """Images as given, checked: (batch, *shape), floating point, finite, in [0, 1], batch >= 1."""
-    expected = f"images of shape (batch, {', '.join(map(str, shape))})"
-    images = as_array(images, expected, "Pass an array of floating-point pixels in [0, 1].")
-    if images.ndim != 4 or images.shape[1:] != tuple(shape):
-        raise InputError(expected, f"shape {images.shape}", _reshaping(images.shape, tuple(shape)))
-    if images.shape[0] == 0:
-        raise InputError("at least one image", "an empty batch", "Pass one image or more.")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(
-            "floating-point pixels in [0, 1]",
-            f"dtype {images.dtype}",
-            "Divide 8-bit images by 255 first.",
-        )
-    if is_concrete(images):
-        low, high = float(images.min()), float(images.max())
-        if not (low >= -PIXEL_ROUNDING and high <= 1 + PIXEL_ROUNDING):
-            do = "Preprocessing such as mean and std belongs into the network's apply function."
-            if low >= 0 and 2 < high <= 255:
-                do = "Divide 8-bit images by 255 first."
-            raise InputError("finite pixels in [0, 1]", f"values from {low:g} to {high:g}", do)
-        if low < 0 or high > 1:
-            images = jnp.clip(images, 0, 1)
-    return images
-
-
-def _reshaping(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    height, width, channels = shape
-    if got == shape:
-        return "Add a batch axis with images[None]."
-    if got[1:] == (channels, height, width):
-        return "Move the channels last: images.transpose(0, 2, 3, 1)."
-    if got[1:] == (height, width):
-        last = "images[..., None]" if channels == 1 else f"images[..., None].repeat({channels}, -1)"
-        return f"Add the channel axis: {last}."
-    return "Add a batch axis with images[None], or resize them first."
 
 
 def check_batch(v: PyTree) -> int:

@@ -6,8 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.checks import PIXEL_ROUNDING, as_array, check_integers, describe, is_concrete
+from ifv_jax.checks import as_array, check_integers, describe, is_concrete
 from ifv_jax.errors import InputError
+from ifv_jax.image_checks import PIXEL_ROUNDING
 from ifv_jax.parametrization import CLIP, START_SCALE, Parametrization
 
 CHANNELS = 5  # mask, normal x, y, z, depth
