@@ -1,8 +1,9 @@
 """Checks of values and types at the public boundary: numbers, keys, indices, arrays, targets.
 
-What is harmless is normalized (NumPy scalars, lists, NumPy arrays), the rest is refused before expensive work. Shapes and dtypes are always looked at, values where they are
-known: inside a user's `jit` they are tracers. There, what would have been an error of value becomes
-the status of the sample. What a job is made of is checked in `job_checks`, the network in
+What is harmless is normalized (NumPy scalars, lists, NumPy arrays), the rest is refused before
+expensive work. Shapes and dtypes are always looked at, values where they are known: inside a user's
+`jit` they are tracers. There, what would have been an error of value becomes the status of the
+sample. Images are checked in `image_checks`, what a job is made of in `job_checks`, the network in
 `network_checks`.
 """
 
