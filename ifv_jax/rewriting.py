@@ -1,57 +1,75 @@
 """A function with some of its primitives replaced, for the CPU: the same values sooner.
 
-`rewritten(function, replacement)` traces the function and walks through what it does, also inside
-`jit`, `lax.scan`, `lax.cond` and `jax.checkpoint`. Whatever has a gradient of its own
-(`custom_vjp`, `custom_jvp`) is left alone. `on_cpu` puts `fast_conv` and `fast_pool` in the place
-of convolutions and max pools, for reverse mode: `jax.grad` and `jax.vjp`, not `jax.jvp`; it also
+`rewritten(function, replacement)` traces the function and puts other equations in the place of
+some, also inside `jit`, `lax.scan`, `lax.cond` and `jax.checkpoint`. Every other equation stays as
+it is, and so does what has a gradient of its own (`custom_vjp`, `custom_jvp`) or is not understood:
+a replacement that would not fit is not made, and a function that cannot be traced is called as it
+is. `on_cpu` puts `fast_conv` and `fast_pool` in the place of convolutions and max pools; it also
 gives the function the same bits on any number of devices.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend import core
 
-from ifv_jax import fast_conv, fast_pool
+from ifv_jax import fast_conv, fast_pool, programs
 
 Replacement = Callable[[core.JaxprEqn], Callable[..., Any] | None]
 """What to compute an equation of one result by, given its operands; None leaves it as it is."""
 
+ENTERED = ("jit", "pjit", "scan", "cond", "checkpoint", "remat2")
+"""Primitives whose programs are rewritten."""
+
 
 def rewritten(function: Callable[..., Any], replacement: Replacement) -> Callable[..., Any]:
-    """`function` of pytrees of arrays, rewritten whenever it is called; itself if nothing is.
+    """`function` of pytrees, rewritten whenever it is called.
 
     Meant to be called inside `jit`, where tracing costs nothing a second time.
     """
 
     @functools.wraps(function)
     def wrapped(*args):
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        if not concerns(closed.jaxpr, replacement):
+        traced = programs.traced(function, args)
+        if traced is None or not programs.runs_elsewhere(traced.program):
             return function(*args)
-        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), replacement)
-        return jax.tree.unflatten(jax.tree.structure(shape), out)
+        return traced.run(_rewrite(traced.program, replacement, {}))
 
     return wrapped
 
 
 def on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with `quick` gradients and `steady` divisions."""
-    return rewritten(function, lambda eqn: quick(eqn) or steady(eqn))
+    """`function` with `quick` gradients and `steady` divisions.
+
+    Where JAX traces nothing there is no gradient and nothing to compile: it is called as it is.
+    """
+    quickly = rewritten(function, _for_cpu)
+
+    @functools.wraps(function)
+    def wrapped(*args):
+        return quickly(*args) if programs.is_traced(args) else function(*args)
+
+    return wrapped
+
+
+def _for_cpu(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
+    return quick(eqn) or steady(eqn)
 
 
 def quick(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
     """What computes this equation with a faster gradient, if there is such."""
     name, params = eqn.primitive.name, eqn.params
-    if name == "conv_general_dilated" and fast_conv.applies(params):
-        return fast_conv.fast_conv(functools.partial(eqn.primitive.bind, **params), params)
+    if name == "conv_general_dilated":
+        x, kernel = _avals(eqn.invars)
+        if fast_conv.applies(params, x.dtype, kernel.dtype):
+            return fast_conv.fast_conv(functools.partial(eqn.primitive.bind, **params), params)
     if name == "reduce_window_max":
-        operand: Any = eqn.invars[0].aval
-        if fast_pool.applies(params, operand.dtype):
+        (x,) = _avals(eqn.invars)
+        if fast_pool.applies(params, x.dtype):
             return fast_pool.fast_max_pool(params)
     return None
 
@@ -61,104 +79,105 @@ def steady(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
 
     XLA does so by itself when it compiles gradients for one device, and not for several.
     """
-    result: Any = eqn.outvars[0].aval
-    if eqn.primitive.name != "div" or not jnp.issubdtype(result.dtype, jnp.floating):
+    if eqn.primitive.name != "div":
         return None
-    divisor: Any = eqn.invars[1].aval
-    if divisor.size == result.size:
+    (result,), (_, divisor) = _avals(eqn.outvars), _avals(eqn.invars)
+    if not jnp.issubdtype(result.dtype, jnp.floating) or divisor.size == result.size:
         return None
-    return lambda x, y: x * (1 / y)
+    if jnp.finfo(result.dtype).bits >= 32:
+        return lambda x, y: x * (1 / y)
+
+    # The reciprocals of float16 soon are too small for it; those of bfloat16 are coarse.
+    def divide(x, y):
+        return (x.astype(jnp.float32) * (1 / y.astype(jnp.float32))).astype(result.dtype)
+
+    return divide
 
 
-def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs inside an equation that can be rewritten."""
-    name, params = eqn.primitive.name, eqn.params
-    if name in ("jit", "pjit", "scan"):
-        return [params["jaxpr"].jaxpr]
-    if name in ("checkpoint", "remat2"):
-        return [params["jaxpr"]]
-    if name == "cond":
-        return [branch.jaxpr for branch in params["branches"]]
-    return []
+def _avals(atoms: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(atom.aval for atom in atoms)
 
 
-def concerns(jaxpr: core.Jaxpr, replacement: Replacement) -> bool:
+def concerns(program: programs.Program, replacement: Replacement) -> bool:
     """Whether there is anything to replace."""
-    return any(replacement(eqn) is not None or _inside(eqn, replacement) for eqn in jaxpr.eqns)
+    return _rewrite(program, replacement, {}) is not program
 
 
-def _inside(eqn: core.JaxprEqn, replacement: Replacement) -> bool:
-    return any(concerns(jaxpr, replacement) for jaxpr in _inner(eqn))
+def _rewrite(program: Any, replacement: Replacement, done: dict[int, Any]) -> Any:
+    """The program with other equations; itself if nothing is replaced.
+
+    What occurs in several places, `done`, stays one program, which is then compiled once.
+    """
+    if id(program) not in done:
+        instead = [_instead(eqn, replacement, done) for eqn in program.eqns]
+        done[id(program)] = program
+        if any(new is not None for new in instead):
+            pairs = zip(instead, program.eqns, strict=True)
+            eqns = [e for new, old in pairs for e in ([old] if new is None else new)]
+            done[id(program)] = programs.with_equations(program, eqns)
+    return done[id(program)]
 
 
-def _evaluate(
-    jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], replacement: Replacement
-) -> list[Any]:
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for eqn in jaxpr.eqns:
-        operands = [read(atom) for atom in eqn.invars]
-        other = replacement(eqn)
-        if other is not None:
-            out = [other(*operands)]
-        elif _inside(eqn, replacement):
-            out = _call(eqn, operands, replacement)
-        else:
-            out = _alone(jaxpr, eqn)(*operands)
-        values.update(zip(eqn.outvars, out, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+def _instead(
+    eqn: core.JaxprEqn, replacement: Replacement, done: dict[int, Any]
+) -> list[core.JaxprEqn] | None:
+    """The equations in the place of one; None if it is left alone."""
+    if eqn.primitive.name in ENTERED:
+        params = dict(eqn.params)
+        for name, before in programs.inside(eqn):
+            after = [_rewrite(program, replacement, done) for program in before]
+            if any(new is not old for new, old in zip(after, before, strict=True)):
+                params[name] = tuple(after) if isinstance(params[name], tuple) else after[0]
+        same = all(params[name] is value for name, value in eqn.params.items())
+        return None if same else [eqn.replace(params=params)]
+    try:
+        return _replaced(eqn, replacement)
+    except Exception:
+        return None  # Whatever it is about this equation: without the replacement it works.
 
 
-def _alone(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
-    """One equation as a function of its operands, as JAX itself would evaluate it."""
-    fresh: list[Any] = [core.Var(atom.aval) for atom in eqn.invars]
-    one = jaxpr.replace(
-        constvars=[], invars=fresh, outvars=eqn.outvars, eqns=[eqn.replace(invars=fresh)]
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(one, []))
+def _replaced(eqn: core.JaxprEqn, replacement: Replacement) -> list[core.JaxprEqn] | None:
+    """The replacement's equations, under the names of the one in whose place they are."""
+    other = replacement(eqn)
+    if other is None or isinstance(eqn.outvars[0], core.DropVar):
+        return None
+    avals = _avals(eqn.invars)
+    closed = jax.make_jaxpr(other)(*avals)
+    program: core.Jaxpr = closed.jaxpr
+    computed = [v for each in program.eqns for v in each.outvars]
+    fits = _avals(program.outvars) == _avals(eqn.outvars) and program.outvars[0] in computed
+    if closed.consts or not fits:
+        return None
+    params = tuple(eqn.params.items())
+    _differentiate(_Trial(other, replacement, eqn.primitive, params, avals))
+    names: dict[Any, Any] = dict(zip(program.invars, eqn.invars, strict=True))
+    eqns = []
+    for each in program.eqns:
+        invars = [a if isinstance(a, core.Literal) else names[a] for a in each.invars]
+        names |= {v: core.Var(v.aval) for v in each.outvars}
+        names |= dict(zip(program.outvars, eqn.outvars, strict=True))
+        outvars: list[Any] = [v if isinstance(v, core.DropVar) else names[v] for v in each.outvars]
+        eqns.append(each.replace(
+            invars=invars, outvars=outvars, source_info=eqn.source_info, ctx=eqn.ctx
+        ))  # fmt: skip
+    return eqns
 
 
-def _call(eqn: core.JaxprEqn, operands: Sequence[Any], replacement: Replacement) -> Sequence[Any]:
-    """An equation with programs inside, these rewritten."""
-    name, params = eqn.primitive.name, eqn.params
-    if name in ("checkpoint", "remat2"):
-        run = jax.checkpoint(
-            lambda *args: _evaluate(params["jaxpr"], (), args, replacement),
-            prevent_cse=params["prevent_cse"],
-            policy=params["policy"],
-        )
-        return run(*operands)
-    if name == "cond":
-        index, *rest = operands
-        branches = [_as_function(branch, replacement) for branch in params["branches"]]
-        return lax.switch(index, branches, *rest)
-    if name == "scan":
-        return _scan(params, operands, replacement)
-    return _as_function(params["jaxpr"], replacement)(*operands)
+@dataclass(frozen=True)
+class _Trial:
+    function: Callable[..., Any] = field(compare=False)
+    replacement: Replacement
+    primitive: core.Primitive
+    params: tuple[tuple[str, Any], ...]
+    avals: tuple[Any, ...]
 
 
-def _as_function(closed: core.ClosedJaxpr, replacement: Replacement) -> Callable[..., list[Any]]:
-    return lambda *args: _evaluate(closed.jaxpr, closed.consts, args, replacement)
+@functools.lru_cache
+def _differentiate(trial: _Trial) -> None:
+    """Whatever fails in the gradient does so before the replacement is made."""
 
+    def both(*args):
+        result, pull = jax.vjp(trial.function, *args)
+        return pull(result)
 
-def _scan(params: dict[str, Any], operands: Sequence[Any], replacement: Replacement) -> list[Any]:
-    body, constants = _as_function(params["jaxpr"], replacement), params["num_consts"]
-    split = constants + params["num_carry"]
-    consts, carry, xs = operands[:constants], operands[constants:split], operands[split:]
-
-    def step(carry, x):
-        out = body(*consts, *carry, *x)
-        return out[: params["num_carry"]], out[params["num_carry"] :]
-
-    carry, ys = lax.scan(
-        step,
-        list(carry),
-        list(xs),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
-    )
-    return [*carry, *ys]
+    jax.make_jaxpr(both)(*trial.avals)
