@@ -11,6 +11,7 @@ import numpy as np
 import ifv_jax as ifv
 from benchmarks import experiment, figures
 from benchmarks.report import CLOSED_FORM, OFF_KINKS, Case, spread
+from ifv_jax.status import usable
 
 
 class Outcome(NamedTuple):
@@ -90,9 +91,9 @@ def angles(
 ) -> dict[str, np.ndarray]:
     """Angular distances to the targets on the space, (samples,) each; invalid samples are 90."""
     targets = jnp.asarray(measured.targets)
-    usable = jnp.asarray(measured.fv_status) == ifv.Status.OK
+    found = jnp.asarray(measured.fv_status) == ifv.Status.OK
     distance = partial(ifv.angular_distance, space=space)
-    predicted = jnp.where(usable[:, None], jnp.asarray(predictions.objective), 0)
+    predicted = jnp.where(found[:, None], jnp.asarray(predictions.objective), 0)
     return {
         "predicted": np.asarray(distance(predicted, targets)),
         "response": np.asarray(distance(jnp.asarray(measured.response), targets)),
@@ -117,7 +118,7 @@ def to_case(
     status = np.where(
         np.asarray(measured.fv_status) != ifv.Status.OK, measured.fv_status, predictions.status
     )
-    valid = status == ifv.Status.OK
+    valid = np.asarray(usable(status))
     silent = np.sum(
         np.asarray(measured.targets) ** 2 * np.asarray(predictions.undetermined), axis=1
     )

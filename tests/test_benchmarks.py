@@ -94,6 +94,20 @@ def test_a_failed_sample_counts_as_90_degrees(setting):
     assert case.angle_valid_deg["predicted"]["count"] == 3
 
 
+def test_a_prediction_whose_sign_is_a_convention_counts_with_its_angle(setting):
+    response, objective = experiment.make(setting)
+    measured = experiment.measure(setting, response, objective, ifv.Run(None))
+    measured = measured._replace(response=-np.abs(np.asarray(measured.response)))
+    predictions = experiment.predict(setting, measured, None)
+    assert (predictions.status == ifv.Status.SIGN_CONVENTION).all()
+    expected = ifv.angular_distance(predictions.objective, measured.targets)
+    angles = cases.angles(setting, measured, predictions, None)["predicted"]
+    np.testing.assert_allclose(angles, expected)
+    case = cases.to_case(setting, measured, predictions, None)
+    assert case.angle_valid_deg["predicted"]["count"] == 4
+    assert case.status_counts == {"sign_convention": 4}
+
+
 def test_the_form_is_the_designs():
     assert {field.name for field in fields(report.Case)} >= DESIGN_KEYS
     assert report.spread([]) == {"median": None, "p90": None, "count": 0}

@@ -125,6 +125,67 @@ def test_a_bad_sample_leaves_the_others_alone():
     assert all(ifv.Status(int(s)).message for s in got.status)
 
 
+@pytest.mark.parametrize("k", [0.0, 2.0])
+@pytest.mark.parametrize("silent", [(), (0,), (2, 3)])
+def test_where_no_response_is_positive_the_sign_is_a_convention(silent, k):
+    """Log-probabilities, say: no non-negative objective has a positive significance there."""
+    rng = np.random.default_rng(0)
+    r = -rng.uniform(0.1, 1, (1, 6)).astype(np.float32)
+    j = rng.standard_normal((1, 6, 20)).astype(np.float32)
+    j[:, list(silent)] = 0
+    r[:, list(silent)] = 5  # this input says nothing about them, positive or not
+    got = solve(r, j, k)
+    assert got.status.tolist() == [ifv.Status.SIGN_CONVENTION]
+    assert ifv.status_counts(got.status) == {"sign_convention": 1}
+    live = [i for i in range(6) if i not in silent]
+    np.testing.assert_allclose(np.linalg.norm(got.objective[0]), 1, rtol=1e-6)
+    assert np.isfinite([got.residual, got.gap]).all()
+    if not silent:
+        expected, values = oracles.invert(r[0], j[0], k)
+        assert oracles.angle(got.objective[0], expected) < 0.01
+        np.testing.assert_allclose(got.singular_values[0], values, rtol=1e-4)
+    r[0, live[0]] = 0.1
+    assert solve(r, j, k).status.tolist() == [ifv.Status.OK]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-8, 1e12])
+def test_units_of_the_response_do_not_matter(scale):
+    rng = np.random.default_rng(0)
+    r, j = rng.uniform(0.1, 1, (1, 5)), rng.standard_normal((1, 5, 9))
+    expected, scaled = (
+        solve((a * r).astype(np.float32), (a * j).astype(np.float32)) for a in (1, scale)
+    )
+    assert oracles.angle(scaled.objective[0], expected.objective[0]) < 0.01
+    np.testing.assert_allclose(
+        np.asarray(scaled.singular_values, np.float64) / scale, expected.singular_values, rtol=1e-4
+    )
+    np.testing.assert_allclose(scaled.residual, expected.residual, rtol=1e-4)
+    np.testing.assert_allclose(scaled.gap, expected.gap, rtol=1e-4)
+
+
+def ignoring(variables, images):
+    return jnp.broadcast_to(jnp.array([1.0, 0.5, 0.2]), (images.shape[0], 3))
+
+
+def stopping(variables, images):
+    return jax.lax.stop_gradient(images.reshape(images.shape[0], -1)[:, :3])
+
+
+def rounding(variables, images):
+    return jnp.round(10 * images.reshape(images.shape[0], -1)[:, :3])
+
+
+@pytest.mark.parametrize("kinks", [None, ifv.Perturbations(jax.random.key(0), 2, 1e-3)])
+@pytest.mark.parametrize("apply", [ignoring, stopping, rounding])
+def test_a_network_without_a_gradient_determines_nothing(apply, kinks):
+    response = ifv.make_response(apply, ifv.sigmoid_pixels((4, 4, 3)), ifv.identity)
+    v = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    got = ifv.invert(response, {}, v, kinks=kinks)
+    assert got.status.tolist() == 2 * [ifv.Status.UNDETERMINED]
+    np.testing.assert_array_equal(got.objective, 0)
+    assert got.undetermined.all() and np.isnan(got.residual).all()
+
+
 def test_a_space_of_another_layer_is_refused():
     with pytest.raises(ifv.InputError, match="6 dimensions"):
         ifv.invert(
