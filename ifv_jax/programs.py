@@ -79,14 +79,21 @@ def runs_elsewhere(program: Program) -> bool:
 
     Such a rule is a Python function that JAX calls when it is needed. If it refers to a value of
     the function around it, it works only while that function is being traced, and the program that
-    is run later would fail. To see that, the rules are tried, without computing anything. Inside of
-    `jit` and the like, JAX itself cannot differentiate such a function.
+    is run later would fail. To see that, the rules are tried, without computing anything.
     """
-    return all(
-        _rules_hold(program, eqn)
-        for eqn in program.eqns
-        if eqn.primitive.name.startswith("custom_")
-    )
+    seen: dict[int, bool] = {}
+
+    def holds(program: Program) -> bool:
+        if id(program) not in seen:
+            seen[id(program)] = all(holds_in(program, eqn) for eqn in program.eqns)
+        return seen[id(program)]
+
+    def holds_in(program: Program, eqn: core.JaxprEqn) -> bool:
+        if eqn.primitive.name.startswith("custom_"):
+            return _rules_hold(program, eqn)
+        return all(holds(each) for _, some in inside(eqn) for each in some)
+
+    return holds(program)
 
 
 def _rules_hold(program: Program, eqn: core.JaxprEqn) -> bool:

@@ -84,14 +84,17 @@ def steady(eqn: core.JaxprEqn) -> Callable[..., Any] | None:
     (result,), (_, divisor) = _avals(eqn.outvars), _avals(eqn.invars)
     if not jnp.issubdtype(result.dtype, jnp.floating) or divisor.size == result.size:
         return None
-    if jnp.finfo(result.dtype).bits >= 32:
-        return lambda x, y: x * (1 / y)
+    # In float16 the reciprocal of a large number is almost zero; in bfloat16 all are coarse.
+    dtype = jnp.promote_types(result.dtype, jnp.float32)
+    if isinstance(eqn.invars[1], core.Literal) and not _invertible(eqn.invars[1].val, dtype):
+        return None
+    return lambda x, y: (x.astype(dtype) * (1 / y.astype(dtype))).astype(result.dtype)
 
-    # The reciprocals of float16 soon are too small for it; those of bfloat16 are coarse.
-    def divide(x, y):
-        return (x.astype(jnp.float32) * (1 / y.astype(jnp.float32))).astype(result.dtype)
 
-    return divide
+def _invertible(divisor: Any, dtype: Any) -> bool:
+    """Whether the reciprocal of a constant is neither infinite nor flushed to zero."""
+    limits, size = jnp.finfo(dtype), abs(float(divisor))
+    return 1 / float(limits.max) < size < 1 / float(limits.tiny)
 
 
 def _avals(atoms: Iterable[Any]) -> tuple[Any, ...]:
@@ -172,7 +175,7 @@ class _Trial:
     avals: tuple[Any, ...]
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=1000)
 def _differentiate(trial: _Trial) -> None:
     """Whatever fails in the gradient does so before the replacement is made."""
 

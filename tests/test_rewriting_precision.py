@@ -111,6 +111,16 @@ def test_divisions_in_low_precision_are_as_exact(low, divisor):
     assert steady(jax.make_jaxpr(divide)(x, y).eqns[-1]) is not None
 
 
+@pytest.mark.parametrize("divisor", [1e38, 3e38, 1e-38, 2e-39, 0.0, float("inf"), -1e38, 7.0])
+def test_divisors_without_a_reciprocal(divisor):
+    x = jnp.asarray([0.0, 1.0, -2e-38, 1e38, 3e38, float("inf"), float("nan")])
+    divide = lambda x: x / divisor  # noqa: E731
+    one, other = jax.jit(
+        lambda x: [jax.vmap(jax.value_and_grad(f))(x) for f in (divide, on_cpu(divide))]
+    )(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), one, other)
+
+
 def pool(window, stride):
     return lambda w, x: nn.max_pool(conv(w, x), (window, window), (stride, stride), "SAME")
 

@@ -178,31 +178,6 @@ def own_batching(w, x):
 
 
 @network
-def rule_of_a_closure(w, x):
-    """The rule refers to a value of the function around it."""
-    scale = jnp.sin(w).sum()
-
-    @jax.custom_vjp
-    def f(x):
-        return x * scale
-
-    f.defvjp(lambda x: (f(x), None), lambda _, g: (10 * g * scale,))
-    return f(conv(lax.stop_gradient(w), x))
-
-
-@network
-def forward_rule_of_a_closure(w, x):
-    scale = jnp.sin(w).sum()
-
-    @jax.custom_jvp
-    def f(x):
-        return x * scale
-
-    f.defjvp(lambda p, t: (f(*p), 10 * t[0] * scale))
-    return f(conv(w, x))
-
-
-@network
 def random_keys(w, x):
     key = jax.random.key(0)
     keys = jax.random.split(key, 2)
@@ -252,7 +227,6 @@ def mutable(w, x):
 
 WITHOUT = {
     "own_gradient": ("jvp", "second"),
-    "rule_of_a_closure": ("jvp", "second"),
     "ragged": ("vmap",),
 }
 """What JAX itself refuses."""
