@@ -12,9 +12,12 @@ all directions, then on the remaining ones, again. Only the input is used, not t
 found it.
 
 What is promised: Feature Visualization, J and the plain closed form have the same bits on any
-number of CPU devices. Off kinks they are the same up to round-off, within 0.1 degrees: differences
-of gradients magnify it, and another program, as that for another number of devices, rounds
-differently on some processors.
+number of CPU devices. Off kinks only up to round-off, which the program for another number of
+devices may have on some processors: within 0.1 degrees for the networks of the tests, 0.02 measured
+between instruction sets (AVX2, AVX, SSE 4.2) at deviations up to 1e-3. Kinks as close to v as
+round-off are real and may be seen from the other side: at optima of a DenseNet, which lie on
+hundreds of them, predictions changed by up to 0.35 degrees between instruction sets, and by nothing
+between one device and three.
 """
 
 from collections.abc import Sequence
