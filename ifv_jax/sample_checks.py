@@ -84,7 +84,8 @@ def _looked_at(response, variables: PyTree) -> int:
     places += [independence.Samples(0)] * (len(pair.jaxpr.invars) - weights)
     if not (independence.independent(pair, places, 2) and independence.same_program(pair, three)):
         _look(response, variables)
-    return pair.out_avals[0].shape[1]
+    result: Any = pair.out_avals[0]
+    return result.shape[1]
 
 
 def _program(response, variables: PyTree, batch: int):
