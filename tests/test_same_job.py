@@ -209,7 +209,7 @@ def test_reoptimizing_another_network_is_refused(tmp_path, targets):
     for apply, refused in ((plain_apply, False), (relu_apply, True)):
         objective = ifv.make_objective(ifv.make_response(apply, PHI, ifv.mean))
         arguments = (objective, weights(), v, targets)
-        options = {"steps": 3, "run": ifv.Run(tmp_path), "window": 7}
+        options = {"steps": 3, "run": ifv.Run(tmp_path), "window": 3}
         if refused:
             with pytest.raises(ifv.InputError, match="another program"):
                 ifv.reoptimize(*arguments, **options)
