@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from ifv_jax import programs
 from ifv_jax.sample_axes import RULES, Place, Same, Samples, Unknown
 
 _CALLS = {
@@ -63,14 +64,9 @@ def _alike(one: core.Jaxpr, other: core.Jaxpr) -> bool:
 
 
 def programs_inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs inside an equation."""
-    found = []
-    for value in eqn.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            one = getattr(one, "jaxpr", one)
-            if isinstance(one, core.Jaxpr):
-                found.append(one)
-    return found
+    """The programs inside an equation, without their constants."""
+    found: list[Any] = [one for _, some in programs.inside(eqn) for one in some]
+    return [getattr(one, "jaxpr", one) for one in found]
 
 
 def _program(jaxpr: core.Jaxpr, places: list[Place], batch: int) -> list[Place]:
