@@ -52,12 +52,12 @@ class Stage:
         """
         if self._folder is None:
             return False
-        import orbax.checkpoint as ocp
+        from ifv_jax.bytes_handler import Bytes
 
         kept = _pack(value)
         try:
             with _quiet(), self._manager() as manager:
-                manager.save(index, args=ocp.args.StandardSave(kept), force=True)  # type: ignore[call-arg]
+                manager.save(index, args=Bytes(kept), force=True)
                 manager.wait_until_finished()
         except Exception as error:  # A full disk reaches us as whatever Orbax made of it.
             log.warning(
@@ -65,8 +65,7 @@ class Stage:
                 self._folder, index, _first_line(error),
             )  # fmt: skip
             return False
-        # Of NumPy arrays Orbax writes those of the first host alone: others compute theirs again.
-        if jax.process_index() == 0 and self._folder.parent not in _READ_BACK:
+        if self._folder.parent not in _READ_BACK:
             self._read_back(index, value)
             _READ_BACK.add(self._folder.parent)
         return True
@@ -106,9 +105,9 @@ class Stage:
         return None
 
     def _read(self, manager, index: int, like: PyTree | None) -> PyTree:
-        import orbax.checkpoint as ocp
+        from ifv_jax.bytes_handler import Bytes
 
-        return _unpack(manager.restore(index, args=ocp.args.StandardRestore(None)), like)
+        return _unpack(manager.restore(index, args=Bytes()), like)
 
     def _set_aside(self, index: int, error: Exception) -> None:
         assert self._folder is not None
@@ -195,11 +194,10 @@ def _first_line(error: BaseException) -> str:
 # --- a pytree as what Orbax keeps ----------------------------------------------------------------
 
 
-def _pack(value: PyTree) -> dict[str, np.ndarray]:
-    """One array of bytes: the length of a card, the card, the leaves.
+def _pack(value: PyTree) -> bytes:
+    """The length of a card, the card, the leaves.
 
-    The card tells the leaves' dtypes and shapes, the structure, and a checksum of it all. A single
-    array, since of several that fail together TensorStore reports all but the first to stderr.
+    The card tells the leaves' dtypes and shapes, the structure, and a checksum of it all.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
     card = {
@@ -209,24 +207,23 @@ def _pack(value: PyTree) -> dict[str, np.ndarray]:
     data = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
     text = json.dumps({**card, "sha256": _checksum(card, data)}).encode()
     head = len(text).to_bytes(_LENGTH, "little") + text
-    return {"checkpoint": np.concatenate([np.frombuffer(head, np.uint8), *data])}
+    return b"".join([head, *(part.data for part in data)])
 
 
-def _unpack(kept: dict[str, Any], like: PyTree | None) -> PyTree:
+def _unpack(whole: bytes, like: PyTree | None) -> PyTree:
     """The pytree that was packed. Raises DamagedError if it is not, to the bit, what it was."""
     try:
-        whole = np.asarray(kept["checkpoint"])
-        end = _LENGTH + int.from_bytes(whole[:_LENGTH].tobytes(), "little")
-        card = json.loads(whole[_LENGTH:end].tobytes())
+        end = _LENGTH + int.from_bytes(whole[:_LENGTH], "little")
+        card = json.loads(whole[_LENGTH:end])
         mark, leaves, parts = card.pop("sha256"), [], []
         for name, shape in card["leaves"]:
             dtype = jnp.dtype(name)
             start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=int))
-            parts.append(whole[start:end])
-            leaves.append(np.frombuffer(parts[-1].tobytes(), dtype).reshape(shape))
+            parts.append(np.frombuffer(whole[start:end], np.uint8))
+            leaves.append(parts[-1].view(dtype).reshape(shape))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError("its card is not readable") from error
-    if mark != _checksum(card, parts):
+    if end != len(whole) or mark != _checksum(card, parts):
         raise DamagedError("its checksum is another")
     if like is None:
         return _rebuild(card["structure"], leaves)

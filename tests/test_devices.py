@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 
+from ifv_jax.storage import Stage
+
 FOUR_DEVICES = """
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
@@ -112,6 +114,8 @@ def test_two_hosts_share_the_work_and_have_the_bits_of_one(tmp_path):
     # Three groups, each kept by the host that made it; one host can go on from what two left.
     groups = sorted(p.name for p in (tmp_path / "shared").glob("visualize_*/group_*"))
     assert groups == [f"group_{first:05d}_of_2" for first in (0, 2, 4)]
+    (folder,) = (tmp_path / "shared").glob("visualize_*")
+    assert all(Stage(folder, name).newest() is not None for name in groups)
     (again,) = run_hosts(tmp_path / "shared", tmp_path / "again", 1)
     for a, b in zip(again, alone, strict=True):
         np.testing.assert_array_equal(a, b)
