@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ifv_jax.fingerprints import program
+from ifv_jax.fingerprints import fingerprint, program
 from ifv_jax.plain_path import local
 from models import weights_io
 from models.densenet import DenseNet, load, make_apply
@@ -116,9 +116,9 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
     train_step = make_step(net, optimizer)
     # Only now: a run that could not begin leaves nothing behind.
     contents = {
-        "training images": lambda: identity.digest(split),
-        "test images": lambda: identity.digest(test),
-        "weights to start from": lambda: identity.digest(variables),
+        "training images": lambda: fingerprint(split),
+        "test images": lambda: fingerprint(test),
+        "weights to start from": lambda: fingerprint(variables),
         "program": lambda: _program(train_step, recipe, state, constants, split),
     }
     identity.check(out, recipe, contents)

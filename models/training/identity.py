@@ -5,30 +5,14 @@ anything in the folder is changed. A folder from before one of them was kept goe
 from then on.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 FILE = "recipe.json"
 CONTENTS = "contents"
-
-
-def digest(tree: Any) -> str:
-    """A hash of arrays, numbers and strings in dicts, lists and tuples; hexadecimal, 16 digits."""
-    made = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        content = leaf if isinstance(leaf, str) else np.asarray(leaf)
-        kind = "text" if isinstance(content, str) else f"{content.dtype} {content.shape}"
-        data = content.encode() if isinstance(content, str) else np.ascontiguousarray(content).data
-        made.update(f"{jax.tree_util.keystr(path)} {kind} {len(data)}\n".encode())
-        made.update(data)
-    return made.hexdigest()[:16]
 
 
 def check(out: Path, recipe: Any, contents: Mapping[str, Callable[[], str]]) -> None:

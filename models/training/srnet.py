@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ifv_jax.fingerprints import program
+from ifv_jax.fingerprints import fingerprint, program
 from ifv_jax.plain_path import local
 from models import srnet, weights_io
 from models.training import checkpoints, identity, reports, srnet_data, srnet_scores, volumes
@@ -160,9 +160,9 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
     state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
     # Only now: a run that could not begin leaves nothing behind.
     contents = {
-        "training volumes": lambda: identity.digest(train_volumes),
-        "test volumes": lambda: identity.digest(test_volumes),
-        "weights to start from": lambda: identity.digest(params),
+        "training volumes": lambda: fingerprint(train_volumes),
+        "test volumes": lambda: fingerprint(test_volumes),
+        "weights to start from": lambda: fingerprint(params),
         "program": lambda: _program(recipe, state),
     }
     identity.check(out, recipe, contents)

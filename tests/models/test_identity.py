@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ifv_jax.fingerprints import fingerprint
 from models import densenet, srnet, weights_io
 from models.training import checkpoints, identity, srnet_data, volumes
 from models.training import densenet as recipe
@@ -133,9 +134,9 @@ ONES = np.ones((2, 3), np.float32)
     ids=range(22),
 )  # fmt: skip
 def test_digests_differ(other):
-    assert identity.digest(ONES) == identity.digest(jnp.asarray(ONES))
-    assert identity.digest(np.asfortranarray(ONES)) == identity.digest(ONES)
-    assert identity.digest(other) != identity.digest(ONES)
+    assert fingerprint(ONES) == fingerprint(jnp.asarray(ONES))
+    assert fingerprint(np.asfortranarray(ONES)) == fingerprint(ONES)
+    assert fingerprint(other) != fingerprint(ONES)
 
 
 # Checkpoints
