@@ -93,21 +93,24 @@ def judge(kind: str, cases: Iterator[tuple[str, Callable[[], list[np.ndarray]]]]
 
 
 def killed(count: int, rng: random.Random, whole) -> Held:
-    """`count` kills; a job that ended in spite of them is checked, and another one is begun."""
+    """`count` kills; a job that ended in spite of them is checked, and another one is begun.
+
+    Moments are spread evenly over the time that an undisturbed process takes after its start.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        process = _begin(Path(folder))
+        began = time.monotonic()
+        process.communicate()
+        duration = time.monotonic() - began
     jobs, kills, failures = 0, 0, []
     while kills < count:
         with tempfile.TemporaryDirectory() as folder:
             here, since = Path(folder), kills
-            while True:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "benchmarks.endurance", "--work", folder],
-                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                )  # fmt: skip
-                if kills < count and _interrupt(process, here, rng):
-                    kills += 1
-                    continue
-                _, errors = process.communicate()
-                break
+            process = _begin(here)
+            while kills < count and _interrupt(process, rng.uniform(0, duration)):
+                kills += 1
+                process = _begin(here)
+            _, errors = process.communicate()
             jobs += 1
             name = f"job {jobs}, {kills - since} kills"
             if process.returncode:
@@ -120,15 +123,22 @@ def killed(count: int, rng: random.Random, whole) -> Held:
     return Held("kills", kills, kills if not failures else 0, 0, failures)
 
 
-def _interrupt(process: subprocess.Popen, folder: Path, rng: random.Random) -> bool:
-    """Kills the process at a random moment after its start; False if it had ended before."""
-    began = time.monotonic()
+def _begin(folder: Path) -> subprocess.Popen:
+    """A process that does the job in this folder, as soon as it is ready to."""
+    (folder / "started").unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.endurance", "--work", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     while not (folder / "started").exists() and process.poll() is None:
         time.sleep(0.01)
-    (folder / "started").unlink(missing_ok=True)
-    loading = time.monotonic() - began
+    return process
+
+
+def _interrupt(process: subprocess.Popen, after: float) -> bool:
+    """Kills the process after so many seconds; False if it had ended before."""
     try:
-        process.wait(rng.uniform(0, max(1.0, 0.5 * loading)))
+        process.wait(after)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
