@@ -23,7 +23,7 @@ from jax.extend import core
 import ifv_jax as ifv
 from benchmarks import cases, demo, experiment, report
 from benchmarks.start import start
-from ifv_jax.rewriting import rewritten
+from ifv_jax.engine.rewriting import rewritten
 
 MANTISSA_BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 

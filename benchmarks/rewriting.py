@@ -1,4 +1,4 @@
-"""What the rewriting of `ifv_jax/rewriting.py` gains or costs on networks of many kinds.
+"""What the rewriting of `ifv_jax/engine/rewriting.py` gains or costs on networks of many kinds.
 
     python -m benchmarks.rewriting [--out FOLDER]
 
@@ -23,7 +23,7 @@ from jax import lax
 
 from benchmarks import report, workloads
 from benchmarks.start import start
-from ifv_jax.rewriting import on_cpu
+from ifv_jax.engine.rewriting import on_cpu
 
 STEPS = 10  # of the loop
 RUNS = 5  # the fastest of which counts

@@ -1,7 +1,8 @@
 """Feature Visualization and its closed-form inversion, Grad-IFV, in JAX."""
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
-from ifv_jax.choosing import (
+from ifv_jax.checks import InputError
+from ifv_jax.critical_choice import (
     Candidate,
     Choice,
     ChoiceStatus,
@@ -9,19 +10,8 @@ from ifv_jax.choosing import (
     choose_space,
     enumerate_spaces,
 )
-from ifv_jax.critical_space import Spectra, approximate_kernel, spectra
-from ifv_jax.errors import InputError
-from ifv_jax.geometry_image import geometry_image
-from ifv_jax.inversion import Predictions, invert, linearize_all, solve
-from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
-from ifv_jax.kinks import Perturbations
-from ifv_jax.objective import Objective, Response, make_objective, make_response
-from ifv_jax.parametrization import Parametrization, fourier, sigmoid_pixels
-from ifv_jax.runs import Run
-from ifv_jax.significance import significance, weight_matrix
-from ifv_jax.similarity import angular_distance, coefficients, ssim
-from ifv_jax.status import Status, status_counts
-from ifv_jax.subspaces import (
+from ifv_jax.critical_kernel import Spectra, approximate_kernel, spectra
+from ifv_jax.critical_space import (
     CriticalSpace,
     critical_space_from_complement,
     fraction_outside,
@@ -30,6 +20,16 @@ from ifv_jax.subspaces import (
     project,
     save_space,
 )
+from ifv_jax.engine.runs import Run
+from ifv_jax.geometry_image import geometry_image
+from ifv_jax.inversion import Predictions, invert, linearize_all, solve
+from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
+from ifv_jax.kinks import Perturbations
+from ifv_jax.metrics import angular_distance, coefficients, ssim
+from ifv_jax.objective import Objective, Response, make_objective, make_response
+from ifv_jax.parametrization import Parametrization, fourier, sigmoid_pixels
+from ifv_jax.significance import significance, weight_matrix
+from ifv_jax.status import Status, status_counts
 from ifv_jax.targets import (
     canonical_targets,
     hoyer_sparseness,

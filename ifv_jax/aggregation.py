@@ -7,8 +7,7 @@ of that form will do. Set parameters with `functools.partial(max_mean, window=2)
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.checks import as_array, check_integer, check_integers
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError, as_array, check_integer, check_integers
 
 
 def _check_spatial(activations, name: str) -> jax.Array:

@@ -6,9 +6,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.checks import as_array, check_integers, describe, is_concrete
-from ifv_jax.errors import InputError
-from ifv_jax.image_checks import PIXEL_ROUNDING
+from ifv_jax.checks import InputError, as_array, check_integers, describe, is_concrete
+from ifv_jax.checks.images import PIXEL_ROUNDING
 from ifv_jax.parametrization import CLIP, START_SCALE, Parametrization
 
 CHANNELS = 5  # mask, normal x, y, z, depth

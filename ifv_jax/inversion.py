@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import hosts, lanes
 from ifv_jax.checks import (
+    InputError,
     check_batch,
     check_flag,
     check_integer,
@@ -18,15 +18,15 @@ from ifv_jax.checks import (
     check_some_finite,
     describe,
 )
-from ifv_jax.errors import InputError
+from ifv_jax.checks.job import check_parameters, check_space
+from ifv_jax.checks.samples import check_network
+from ifv_jax.critical_space import CriticalSpace
+from ifv_jax.engine import hosts, lanes
 from ifv_jax.jacobian import Jacobian, Linearization, jacobian, linearize
-from ifv_jax.job_checks import check_parameters, check_space
 from ifv_jax.kinks import ROUNDS, Perturbations, check_perturbations, without_kinks
 from ifv_jax.objective import Response
-from ifv_jax.sample_checks import check_network
 from ifv_jax.significance import check_cosine_power, unit, weight_matrix
 from ifv_jax.status import Status, usable
-from ifv_jax.subspaces import CriticalSpace
 from ifv_jax.types import Device, PyTree
 
 RANK_CUTOFF = 1e-9

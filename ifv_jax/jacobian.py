@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ifv_jax import checks, job_checks, lanes
-from ifv_jax.errors import InputError
+from ifv_jax import checks
+from ifv_jax.checks import InputError
+from ifv_jax.checks.job import check_parameters
+from ifv_jax.checks.samples import check_network
+from ifv_jax.engine import lanes
 from ifv_jax.objective import Response
-from ifv_jax.sample_checks import check_network
 from ifv_jax.types import Device, PyTree
 
 GRAM_COLUMNS = 16384
@@ -55,7 +57,7 @@ def jacobian(
     Rows of non-finite samples are non-finite; the other samples are unharmed.
     """
     checks.check_kind(response, Response, "response", "Pass the response, not its objective.")
-    v = job_checks.check_parameters(response.parametrization, v)
+    v = check_parameters(response.parametrization, v)
     check_network(response, variables)
     count = checks.check_batch(v)
     chunk = default_chunk() if chunk is None else checks.check_integer(chunk, "chunk", least=1)

@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import crossings, lanes
-from ifv_jax.checks import check_integer, check_key, check_kind, check_real
-from ifv_jax.errors import InputError
+from ifv_jax import crossings
+from ifv_jax.checks import InputError, check_integer, check_key, check_kind, check_real
+from ifv_jax.engine import lanes
 from ifv_jax.jacobian import Jacobian, Linearization, gram_matrix, linearize
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree

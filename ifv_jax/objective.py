@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import (
-    aggregation,
-    checks,
-    fingerprints,
-    job_checks,
-    network_checks,
-    rewriting,
-    significance,
+from ifv_jax import aggregation, checks, significance
+from ifv_jax.checks import InputError
+from ifv_jax.checks.job import check_variables, images_of
+from ifv_jax.checks.network import (
+    activations,
+    aggregated,
+    check_aggregate,
+    check_apply,
+    check_layout,
+    innermost,
 )
-from ifv_jax.errors import InputError
+from ifv_jax.engine import fingerprints, rewriting
 from ifv_jax.parametrization import Parametrization
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
 
@@ -39,12 +41,12 @@ class Response:
     rewrite: bool = field(default=True, metadata={fingerprints.NEUTRAL: True})
 
     def __post_init__(self):
-        network_checks.check_apply(self.apply)
+        check_apply(self.apply)
         checks.check_kind(
             self.parametrization, Parametrization, "parametrization",
             "Make one, e.g. with `sigmoid_pixels((32, 32, 3))`.",
         )  # fmt: skip
-        network_checks.check_aggregate(self.aggregation)
+        check_aggregate(self.aggregation)
         if self.features is not None:
             features = checks.check_indices(self.features, "features")
             object.__setattr__(self, "features", features)
@@ -54,17 +56,17 @@ class Response:
         self, variables: PyTree, v: PyTree, view: Callable[[jax.Array], jax.Array] | None = None
     ) -> jax.Array:
         """r = f(v): (batch, ...) -> (batch, n); `view` changes the images before they are seen."""
-        images = job_checks.images_of(self.parametrization, v, self._rewritten)
+        images = images_of(self.parametrization, v, self._rewritten)
         return self.of_images(variables, images if view is None else view(images))
 
     def plainly(self, variables: PyTree, v: PyTree) -> jax.Array:
         """The same with nothing rewritten, and with a closer look at the layout: for checks."""
-        images = job_checks.images_of(self.parametrization, v, lambda function: function)
+        images = images_of(self.parametrization, v, lambda function: function)
         return self._chosen(self._respond(variables, images, thorough=True))
 
     def of_images(self, variables: PyTree, images: jax.Array) -> jax.Array:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
-        job_checks.check_variables(variables)
+        check_variables(variables)
         # Otherwise GPUs multiply in TF32, ten bits, which leaves more optima poor
         # (docs/performance.md). The user's own setting wins.
         chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
@@ -90,12 +92,10 @@ class Response:
     def _respond(
         self, variables: PyTree, images: jax.Array, *, thorough: bool = False
     ) -> jax.Array:
-        found = network_checks.activations(self.apply, variables, images)
-        if network_checks.innermost(self.aggregation) in aggregation.SPATIAL:
-            network_checks.check_layout(
-                self.apply, variables, images, found.shape, thorough=thorough
-            )
-        return network_checks.aggregated(self.aggregation, found)
+        found = activations(self.apply, variables, images)
+        if innermost(self.aggregation) in aggregation.SPATIAL:
+            check_layout(self.apply, variables, images, found.shape, thorough=thorough)
+        return aggregated(self.aggregation, found)
 
     def _rewritten(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self.rewrite and jax.default_backend() == "cpu":
@@ -104,7 +104,7 @@ class Response:
 
     def feature_count(self, variables: PyTree) -> int:
         """n, found by abstract evaluation: nothing is computed, but shape errors surface here."""
-        job_checks.check_variables(variables)
+        check_variables(variables)
         image = jax.ShapeDtypeStruct((2, *self.parametrization.shape), jnp.float32)
         return _of_images.eval_shape(self, variables, image).shape[1]
 
@@ -128,15 +128,14 @@ class Objective:
 
     def __call__(self, variables: PyTree, v: PyTree, t: jax.Array) -> jax.Array:
         """S_k(f(v), t), (batch,)."""
-        r = self.response(variables, v)
-        return significance.significance(r, _like(t, r), cosine_power=self.cosine_power)
+        return self._significance(self.response(variables, v), t)
 
     def look(self, variables: PyTree, v: PyTree, t: jax.Array, view=None):
         """(r (batch, n), S (batch,), dS/dv like v); one pass, since samples are independent."""
 
         def total(v):
             r = self.response(variables, v, view)
-            s = significance.significance(r, _like(t, r), cosine_power=self.cosine_power)
+            s = self._significance(r, t)
             return s.sum(), (r, s)
 
         (_, (r, s)), gradient = jax.value_and_grad(total, has_aux=True)(v)
@@ -147,10 +146,12 @@ class Objective:
         _, s, gradient = self.look(variables, v, t, view)
         return s, gradient
 
-
-def _like(t, r: jax.Array) -> jax.Array:
-    do = "One target is a row over the features of the response; see `ifv_jax.sample_targets`."
-    return checks.as_array(t, f"targets of shape {r.shape}", do).astype(r.dtype)
+    def _significance(self, r: jax.Array, t) -> jax.Array:
+        """S of a response in float32 or wider: its powers would lose what half precision has."""
+        do = "One target is a row over the features of the response; see `ifv_jax.sample_targets`."
+        t = checks.as_array(t, f"targets of shape {r.shape}", do)
+        r = r.astype(jnp.promote_types(r.dtype, jnp.float32))
+        return significance.significance(r, t.astype(r.dtype), cosine_power=self.cosine_power)
 
 
 def make_response(
@@ -173,8 +174,8 @@ def make_response(
       features: indices of the features to look at, in this order; all by default.
       rewrite: on the CPU, compute the gradients of convolutions and max pools in a form that XLA
         runs several times faster, and divisions in one that has the same bits on any number of
-        devices (`ifv_jax/rewriting.py`). With False the network runs as it is written, and results
-        may differ in the last bits between numbers of devices.
+        devices (`ifv_jax/engine/rewriting.py`). With False the network runs as it is written, and
+        results may differ in the last bits between numbers of devices.
     Raises: InputError for parts of a wrong kind.
     """
     return Response(apply, parametrization, aggregate, features, rewrite)

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import check_flag, check_hashable, check_integers, describe
-from ifv_jax.errors import InputError
-from ifv_jax.image_checks import check_images
+from ifv_jax.checks import InputError, check_flag, check_hashable, check_integers, describe
+from ifv_jax.checks.images import check_images
 
 START_SCALE = 0.01
 """Standard deviation of a fresh start, v ~ N(0, 0.01^2)."""

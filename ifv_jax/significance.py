@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import as_array, check_real, describe
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError, as_array, check_real, describe
 
 
 def check_cosine_power(cosine_power: float) -> float:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError
 
 
 class Status(enum.IntEnum):

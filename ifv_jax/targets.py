@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.checks import as_host, check_indices, check_integer, check_key
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError, as_host, check_indices, check_integer, check_key
 
 LARGEST = 2**31
 """Numbers in a batch of targets (16 GB while they are drawn): more is a mistake."""

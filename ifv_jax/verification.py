@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import checks, job_checks, lanes
-from ifv_jax.errors import InputError
+from ifv_jax import checks
+from ifv_jax.checks import InputError
+from ifv_jax.checks.job import check_parameters
+from ifv_jax.checks.samples import check_network
+from ifv_jax.engine import lanes
+from ifv_jax.engine.runs import Run
+from ifv_jax.metrics import check_window, ssim
 from ifv_jax.objective import Objective
-from ifv_jax.runs import Run
-from ifv_jax.sample_checks import check_network
-from ifv_jax.similarity import check_window, ssim
 from ifv_jax.types import Device, PyTree
 from ifv_jax.visualization import FVConfig, visualize
 
@@ -60,7 +62,7 @@ def reoptimize(
     checks.check_kind(objective, Objective, "objective", "Make it with make_objective(response).")
     parametrization = objective.response.parametrization
     window = check_window(window, parametrization.shape[:2])
-    v = job_checks.check_parameters(parametrization, v)
+    v = check_parameters(parametrization, v)
     n = check_network(objective.response, variables)
     directions = _check_directions(directions, n)
     failed = jnp.linalg.norm(directions, axis=1) == 0

@@ -11,22 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ifv_jax import (
-    adam,
-    checks,
-    fingerprints,
-    fixed_points,
-    hosts,
-    job_checks,
-    lanes,
-    lbfgs,
-    storage,
-)
+from ifv_jax import checks
+from ifv_jax.checks.job import check_jitter, check_parameters, check_run
+from ifv_jax.checks.samples import check_network
+from ifv_jax.engine import adam, fingerprints, fixed_points, hosts, lanes, lbfgs, storage
+from ifv_jax.engine.problem import Problem
+from ifv_jax.engine.runs import Run
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
-from ifv_jax.problem import Problem
-from ifv_jax.runs import Run
-from ifv_jax.sample_checks import check_network
 from ifv_jax.status import Status
 from ifv_jax.types import Device, PyTree
 
@@ -110,14 +102,14 @@ def visualize(
     config = FVConfig() if config is None else config
     checks.check_kind(config, FVConfig, "config", "Pass e.g. FVConfig(adam_steps=800).")
     parametrization = objective.response.parametrization
-    job_checks.check_jitter(config.jitter, parametrization.shape)
+    check_jitter(config.jitter, parametrization.shape)
     key, progress = checks.check_key(key), checks.check_flag(progress, "progress")
     used = lanes.resolve_devices(devices)
     targets = checks.check_targets(targets, check_network(objective.response, variables))
     count = targets.shape[0]
     if start is not None:
-        start = job_checks.check_parameters(parametrization, start, "start", count=count)
-    run = job_checks.check_run(run)
+        start = check_parameters(parametrization, start, "start", count=count)
+    run = check_run(run)
     pieces = lanes.groups(count, config.batch_size, used, hosts.count())
     problem = Problem(objective, variables, targets, key, start, config, used)
     run = run.part("visualize", problem.identity())

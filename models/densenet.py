@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ifv_jax.plain_path import local
+from ifv_jax.engine.plain_path import local
 from models import densenet_porting, layers, porting, weights_io
 from models.network import Network, check_images
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ifv_jax.plain_path import local
+from ifv_jax.engine.plain_path import local
 from models import googlenet_porting
 from models.network import Network, check_images
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.plain_path import local
+from ifv_jax.engine.plain_path import local
 from models import safetensors_files, state_dict, torch_files, weights_io
 from models.stored import Stored
 

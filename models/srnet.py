@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.plain_path import local
+from ifv_jax.engine.plain_path import local
 from models import porting, weights_io
 from models.convolution import conv3x3
 from models.network import Network, check_images

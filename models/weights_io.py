@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ifv_jax.plain_path import local, plain_path
+from ifv_jax.engine.plain_path import local, plain_path
 from models import checksums, npz
 from models.checking import (
     CheckError,

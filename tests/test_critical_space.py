@@ -1,165 +1,235 @@
-"""Spectra and Algorithm 1."""
+"""Principal angles, merging, and the critical space as a value and a file."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifv_jax.choosing import (
-    candidate_spaces,
+from ifv_jax.checks import InputError
+from ifv_jax.critical_space import (
+    critical_space_from_complement,
+    fraction_outside,
+    full_space,
+    load_space,
+    merge,
+    principal_pairs,
+    project,
+    save_space,
 )
-from ifv_jax.critical_space import approximate_kernel, spectra
-from ifv_jax.errors import InputError
 from tests import oracles_subspaces as oracles
 from tests.oracles_subspaces import projector
-from tests.planted import COMMON, MANY, SEEDS, messy, orthonormal, planted, spectra_of
-
-GRAM = np.eye(3)[None].repeat(2, 0)
+from tests.planted import COMMON, MANY, SEEDS, orthonormal
 
 
 @MANY
-@given(seed=SEEDS, n=st.integers(1, 7), m=st.integers(1, 12))
-def test_spectra_are_those_of_the_jacobians(seed, n, m):
+@given(seed=SEEDS, a=st.integers(1, 5), b=st.integers(1, 5), exponent=st.floats(-12, 0))
+def test_principal_pairs(seed, a, b, exponent):
     rng = np.random.default_rng(seed)
-    jacobians = rng.standard_normal((3, n, m)) * 10.0 ** rng.integers(-30, 30, (3, 1, 1))
-    found = spectra_of(jacobians)
-    expected = np.linalg.svd(jacobians, compute_uv=False)
-    expected = np.pad(expected, ((0, 0), (0, max(0, n - m))))[:, ::-1]
-    scale = expected[:, -1:]
-    np.testing.assert_allclose(found.values / scale, expected / scale, atol=1e-7)
-    np.testing.assert_allclose(found.quotients, expected / scale, atol=1e-7)
-    again = np.einsum("ijk,ik,ilk->ijl", found.vectors, found.values**2, found.vectors)
+    p = orthonormal(rng, 8, a)
+    # From nearly the same directions to quite different ones, in another basis.
+    near = np.linalg.qr(p + 10**exponent * rng.standard_normal((8, a)))[0]
+    q = np.linalg.qr(np.hstack([near, orthonormal(rng, 8, b)])[:, :b])[0] @ orthonormal(rng, b, b)
+    angles, left, right = principal_pairs(p, q)
+    k = min(a, b)
+    assert (np.diff(angles) >= 0).all()
+    expected = np.sort(scipy.linalg.subspace_angles(p, q))
+    np.testing.assert_allclose(angles, expected, rtol=1e-6, atol=1e-14)
+    np.testing.assert_allclose(left.T @ left, np.eye(k), atol=1e-12)
+    np.testing.assert_allclose(right.T @ right, np.eye(k), atol=1e-12)
+    np.testing.assert_allclose(left.T @ right, np.diag(np.cos(angles)), atol=1e-12)
+    np.testing.assert_allclose(projector(p) @ left, left, atol=1e-12)
+    np.testing.assert_allclose(projector(q) @ right, right, atol=1e-12)
+
+
+@MANY
+@given(seed=SEEDS, a=st.integers(0, 5), b=st.integers(0, 5), weight=st.floats(0, 1))
+def test_merge_agrees_with_the_naive_version(seed, a, b, weight):
+    rng = np.random.default_rng(seed)
+    p, q = orthonormal(rng, 7, a), orthonormal(rng, 7, b)
+    for max_angle_deg in (10, 45, 80):
+        found = merge(p, q, weight=weight, max_angle_deg=max_angle_deg)
+        expected = oracles.merge(p, q, weight, max_angle_deg)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(projector(found), projector(expected), atol=1e-7)
+        np.testing.assert_allclose(found.T @ found, np.eye(found.shape[1]), atol=1e-12)
+        other = merge(q, p, weight=1 - weight, max_angle_deg=max_angle_deg)
+        np.testing.assert_allclose(projector(found), projector(other), atol=1e-7)
+
+
+@MANY
+@given(angle=st.floats(1e-9, 44.9), weight=st.floats(0, 1))
+def test_lines_are_merged_by_interpolating_the_angle(angle, weight):
+    def line(degrees):
+        return np.array([[np.cos(np.deg2rad(degrees))], [np.sin(np.deg2rad(degrees))], [0.0]])
+
+    found = merge(line(10), -line(10 + angle), weight=weight)
+    np.testing.assert_allclose(projector(found), projector(line(10 + weight * angle)), atol=1e-12)
+    assert merge(line(0), line(45.001)).shape == (3, 0)
+    assert merge(line(0), line(45.001), max_angle_deg=45.01).shape == (3, 1)
+
+
+def test_merging_keeps_the_exact_intersection():
+    rng = np.random.default_rng(1)
+    q = orthonormal(rng, 12, 8)
+    found = merge(q[:, :5] @ orthonormal(rng, 5, 5), q[:, 3:] @ orthonormal(rng, 5, 5))
+    np.testing.assert_allclose(projector(found), projector(q[:, 3:5]), atol=1e-12)
+
+
+@MANY
+@given(seed=SEEDS, u=st.integers(0, 4))
+def test_critical_space_is_an_orthogonal_decomposition(seed, u):
+    rng = np.random.default_rng(seed)
+    complement = orthonormal(rng, 5, u)
+    response = rng.standard_normal((6, 5))
+    response[2] = 0
+    space = critical_space_from_complement(complement, response=response, tau=0.02)
+    whole = np.hstack([space.basis, space.complement])
+    np.testing.assert_allclose(whole.T @ whole, np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(projector(space.complement), projector(complement), atol=1e-12)
+    assert space.basis.dtype == space.complement.dtype == space.offset.dtype == np.float64
+    assert space.tau == 0.02
+    directions = np.delete(response, 2, 0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     np.testing.assert_allclose(
-        again / scale[..., None] ** 2,
-        jacobians @ jacobians.transpose(0, 2, 1) / scale[..., None] ** 2,
-        atol=1e-12,
+        space.offset, np.median(np.abs(directions @ space.complement), axis=0), atol=1e-12
     )
+    assert np.isnan(critical_space_from_complement(complement).offset).all()
+    assert all(isinstance(leaf, np.ndarray | float) for leaf in jax.tree.leaves(space))
 
 
-def test_small_singular_directions_are_recovered():
-    rng = np.random.default_rng(0)
-    left = orthonormal(rng, 20, 20)
-    values = np.concatenate([[1e-5, 3e-5], np.linspace(0.1, 1, 18)])
-    jacobian = left * values @ orthonormal(rng, 50, 20).T
-    found = spectra_of(jacobian[None])
-    np.testing.assert_allclose(found.values[0], values, rtol=1e-4)
+def test_offset_is_carried_by_one_vector():
+    """A never seen class: <r, u> = -3 along one direction of U, zero along all others."""
+    rng = np.random.default_rng(7)
+    complement = orthonormal(rng, 8, 3)
+    u = complement @ np.array([0.6, 0.0, 0.8])
+    response = rng.standard_normal((30, 8)) @ (np.eye(8) - projector(complement)) - 3 * u
+    space = critical_space_from_complement(complement, response=response)
     np.testing.assert_allclose(
-        projector(found.vectors[0, :, :1]), projector(left[:, :1]), atol=1e-6
+        projector(space.complement[:, :1]), projector(u[:, None]), atol=1e-12
     )
-
-
-@pytest.mark.parametrize("common", COMMON)
-@pytest.mark.parametrize("tree", ["balanced", "sequential"])
-def test_exact_common_cokernel_is_found_in_any_order(common, tree):
-    rng = np.random.default_rng(2)
-    jacobians = planted(rng, common=COMMON[common], samples=7)
-    for order in (None, rng.permutation(7), jax.random.key(1), jax.random.PRNGKey(2)):
-        found = approximate_kernel(spectra_of(jacobians), 0.01, order=order, tree=tree)
-        assert found.shape == COMMON[common].shape
-        np.testing.assert_allclose(projector(found), projector(COMMON[common]), atol=1e-6)
-
-
-@pytest.mark.parametrize("common", ["ones", "axis", "both"])
-@pytest.mark.parametrize("tree", ["balanced", "sequential"])
-def test_noisy_common_cokernel_is_averaged(common, tree):
-    rng = np.random.default_rng(3)
-    noise = 0.1
-    jacobians = planted(rng, common=COMMON[common], samples=32, noise=noise)
-    found = approximate_kernel(spectra_of(jacobians), 0.01, tree=tree)
-    assert found.shape == COMMON[common].shape
-    np.testing.assert_allclose(found.T @ found, np.eye(found.shape[1]), atol=1e-12)
-    # A mean of 32, so clearly better than any single one of them.
-    assert scipy.linalg.subspace_angles(found, COMMON[common]).max() < noise / 2
+    assert space.offset[0] > 0.5 and (space.offset[1:] < 1e-12).all()
+    silent = critical_space_from_complement(complement, response=np.zeros((2, 8)))
+    assert np.isnan(silent.offset).all()
 
 
 @MANY
-@given(
-    seed=SEEDS,
-    samples=st.integers(1, 9),
-    tree=st.sampled_from(["balanced", "sequential"]),
-    tau=st.floats(1e-3, 1),
-)
-def test_algorithm_1_agrees_with_the_naive_version(seed, samples, tree, tau):
+@given(seed=SEEDS, u=st.sampled_from([0, 1, 3]))
+def test_projection_and_what_is_outside(seed, u):
     rng = np.random.default_rng(seed)
-    jacobians = messy(rng, samples=samples)
-    order = rng.permutation(samples)
-    found = approximate_kernel(spectra_of(jacobians), tau, order=order, tree=tree)
-    expected = oracles.kernel(jacobians, tau, order=list(order), tree=tree)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(projector(found), projector(expected), atol=1e-6)
+    space = critical_space_from_complement(orthonormal(rng, 5, u))
+    t = rng.standard_normal((4, 5)) * 10.0 ** rng.integers(-20, 15, (4, 1))
+    inside = t @ projector(space.basis)
+    expected = inside / np.linalg.norm(inside, axis=1, keepdims=True)
+    found = project(space, jnp.float32(t))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(project(space, found), found, atol=1e-6)
+    outside = fraction_outside(space, jnp.float32(t))
+    assert outside.dtype == jnp.float32 and outside.shape == (4,)
+    lost = 1 - np.sum(inside**2, 1) / np.sum(t**2, 1)
+    np.testing.assert_allclose(outside, lost, atol=1e-5)
+    with jax.enable_x64(True):
+        found = project(space, t)
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-@MANY
-@given(seed=SEEDS, tau=st.floats(1e-3, 0.5))
-def test_symmetries_of_algorithm_1(seed, tau):
-    rng = np.random.default_rng(seed)
-    jacobians = messy(rng, samples=8)
-    data = spectra_of(jacobians)
-    expected = projector(approximate_kernel(data, tau))
-
-    def found(jacobians, **options):
-        return projector(approximate_kernel(spectra_of(jacobians), tau, **options))
-
-    # Siblings of the balanced tree may trade places.
-    swapped = [5, 4, 6, 7, 2, 3, 0, 1]
-    np.testing.assert_allclose(found(jacobians, order=swapped), expected, atol=1e-6)
-    # An order is the order of the samples.
-    order = rng.permutation(8)
-    np.testing.assert_allclose(found(jacobians, order=order), found(jacobians[order]), atol=1e-9)
-    # Each Jacobian may have a unit of its own, and parameter space any coordinates.
-    turn = orthonormal(rng, 12, 12)
-    scaled = jacobians * rng.uniform(0.1, 10, (8, 1, 1)) @ turn
-    np.testing.assert_allclose(found(scaled), expected, atol=1e-6)
-    # Turning feature space turns U.
-    turn = orthonormal(rng, 6, 6)
-    np.testing.assert_allclose(found(turn @ jacobians), turn @ expected @ turn.T, atol=1e-6)
+def test_projection_without_a_direction():
+    space = critical_space_from_complement(COMMON["both"])
+    t = jnp.asarray(
+        np.stack([np.zeros(10), 3 * np.ones(10), np.ones(10) - np.eye(10)[4]]), jnp.float32
+    )
+    np.testing.assert_array_equal(project(space, t), np.zeros((3, 10)))
+    np.testing.assert_allclose(fraction_outside(space, t), [0, 1, 1], atol=1e-6)
+    assert np.isnan(project(space, t.at[0, 0].set(jnp.nan))[0]).all()
+    assert np.isnan(fraction_outside(space, t.at[0, 0].set(jnp.nan))[0])
+    axis = project(full_space(3), jnp.array([0, 2, 0]))
+    assert axis.dtype == jnp.float32
+    np.testing.assert_array_equal(axis, [0, 1, 0])
+    np.testing.assert_array_equal(full_space(3).basis, np.eye(3))
 
 
-def test_one_sample_and_jacobians_that_are_zero():
-    rng = np.random.default_rng(4)
-    jacobians = planted(rng, common=COMMON["ones"], samples=1, extra=0)
-    found = approximate_kernel(spectra_of(jacobians), 0.01)
-    np.testing.assert_allclose(projector(found), projector(COMMON["ones"]), atol=1e-6)
-    # A Jacobian that is zero does not restrict the intersection.
-    both = np.concatenate([jacobians, 0 * jacobians])
-    found = approximate_kernel(spectra_of(both), 0.01)
-    np.testing.assert_allclose(projector(found), projector(COMMON["ones"]), atol=1e-6)
-    nothing = spectra_of(0 * both)
-    assert approximate_kernel(nothing, 0.01).shape == (10, 10)
-    assert candidate_spaces(nothing) == ()
+def test_space_is_a_pytree_for_jit_and_grad():
+    space = critical_space_from_complement(COMMON["ones"])
+    t = jnp.arange(10.0)
+    np.testing.assert_allclose(jax.jit(project)(space, t), project(space, t), atol=1e-6)
+    # `project` is constant along t and along U.
+    slope = jax.jacrev(lambda t: project(space, t))(t)
+    np.testing.assert_allclose(slope @ t, 0, atol=1e-5)
+    np.testing.assert_allclose(slope @ jnp.ones(10), 0, atol=1e-5)
 
 
-def test_a_key_draws_one_order():
-    data = spectra_of(messy(np.random.default_rng(5), samples=9))
-    results = [
-        projector(approximate_kernel(data, 0.3, order=jax.random.key(seed))) for seed in range(8)
-    ]
-    again = projector(approximate_kernel(data, 0.3, order=jax.random.key(3)))
-    np.testing.assert_array_equal(results[3], again)
-    assert any(np.abs(result - results[0]).max() > 1e-6 for result in results)
+def test_file_gives_back_what_was_saved(tmp_path):
+    space = critical_space_from_complement(COMMON["both"], response=np.eye(10) + 1, tau=0.03)
+    for value in (space, full_space(4), critical_space_from_complement(COMMON["axis"])):
+        save_space(tmp_path / "space.npz", value)
+        loaded = load_space(tmp_path / "space.npz", features=value.basis.shape[0])
+        for one, other in zip(loaded, value, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert [path.name for path in tmp_path.iterdir()] == ["space.npz"]
+
+
+def test_files_that_are_no_critical_space(tmp_path):
+    path = tmp_path / "space"
+    with pytest.raises(InputError, match="no such file"):
+        load_space(path)
+    save_space(path, critical_space_from_complement(COMMON["ones"]))
+    with pytest.raises(InputError, match="over 10"):
+        load_space(path, features=8)
+    whole = path.read_bytes()
+    for end in (0, 10, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match="Expected a critical space at"):
+            load_space(path)
+    middle = len(whole) // 3
+    path.write_bytes(whole[:middle] + b"\xff" * 40 + whole[middle + 40 :])
+    with pytest.raises(InputError):
+        load_space(path)
+    for content in (b"hello", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(InputError):
+            load_space(path)
+    with path.open("wb") as file:
+        np.save(file, np.eye(3))
+    with pytest.raises(InputError):
+        load_space(path)
+    good = dict(format=1, **critical_space_from_complement(COMMON["ones"])._asdict())
+    for change in (
+        dict(format=2),
+        dict(format="x"),
+        dict(basis=np.ones((10, 9))),
+        dict(basis=np.eye(10)),
+        dict(offset=np.zeros(2)),
+        dict(complement=np.full((10, 1), np.nan)),
+        dict(complement=np.zeros((9, 1))),
+        dict(tau=np.zeros(2)),
+        dict(basis=np.array(["a"])),
+    ):
+        with path.open("wb") as file:
+            np.savez(file, **{**good, **change})
+        with pytest.raises(InputError):
+            load_space(path)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda data: spectra(np.eye(3)),
-        lambda data: spectra(np.zeros((0, 3, 3))),
-        lambda data: spectra(np.zeros((2, 3, 4))),
-        lambda data: spectra(GRAM.astype(np.float32)),
-        lambda data: spectra(GRAM * np.nan),
-        lambda data: spectra(GRAM + np.triu(np.ones((3, 3)), 1)),
-        lambda data: approximate_kernel(data, -0.1),
-        lambda data: approximate_kernel(data, np.nan),
-        lambda data: approximate_kernel(data, 0.1, order=[0, 0]),
-        lambda data: approximate_kernel(data, 0.1, order=[0, 1, 2]),
-        lambda data: approximate_kernel(data, 0.1, order=[[0, 1]]),  # type: ignore
-        lambda data: approximate_kernel(data, 0.1, tree="random"),  # type: ignore
-        lambda data: approximate_kernel(data, 0.1, max_angle_deg=0),
-        lambda data: approximate_kernel(data, 0.1, max_angle_deg=91),
+        lambda: critical_space_from_complement(np.eye(3)),
+        lambda: critical_space_from_complement(np.ones(3)),
+        lambda: critical_space_from_complement(np.ones((3, 1))),
+        lambda: critical_space_from_complement(np.full((3, 1), np.nan)),
+        lambda: critical_space_from_complement(np.eye(3)[:, :1], response=np.ones((2, 4))),
+        lambda: critical_space_from_complement(np.eye(3)[:, :1], response=np.full((2, 3), np.inf)),
+        lambda: full_space(0),
+        lambda: full_space(2.0),  # type: ignore
+        lambda: project(full_space(3), jnp.ones(4)),
+        lambda: project(full_space(3), 1.0),
+        lambda: fraction_outside(full_space(3), jnp.ones((2, 4))),
     ],
 )
 def test_mistakes(wrong):
     with pytest.raises(InputError, match=r"Expected .*; got "):
-        wrong(spectra(GRAM))
+        wrong()

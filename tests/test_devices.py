@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from ifv_jax.storage import Stage
+from ifv_jax.engine.storage import Stage
 
 FOUR_DEVICES = """
 import jax

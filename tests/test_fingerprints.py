@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ifv_jax as ifv
-from ifv_jax import runs
-from ifv_jax.fingerprints import NEUTRAL, fingerprint, program
+from ifv_jax.engine import runs
+from ifv_jax.engine.fingerprints import NEUTRAL, fingerprint, program
 from tests import networks
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from ifv_jax.job_checks import check_parameters
+from ifv_jax.checks.job import check_parameters
 from tests import networks
 
 VARIABLES = networks.plain_variables()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import lbfgs
+from ifv_jax.engine import lbfgs
 
 MEMORY = 3
 

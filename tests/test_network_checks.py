@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import ifv_jax as ifv
-from ifv_jax.sample_checks import check_network
+from ifv_jax.checks.samples import check_network
 from tests import networks
 
 VARIABLES = networks.plain_variables()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from ifv_jax import rewriting
-from ifv_jax.rewriting import on_cpu
+from ifv_jax.engine import rewriting
+from ifv_jax.engine.rewriting import on_cpu
 
 
 def program(function, *args) -> str:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental import checkify, io_callback
 
 import ifv_jax as ifv
-from ifv_jax.rewriting import on_cpu
+from ifv_jax.engine.rewriting import on_cpu
 from tests.small_conv import W, X, conv, normal, slope
 
 ways = pytest.mark.parametrize(

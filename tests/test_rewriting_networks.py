@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import io_callback
 from jax.sharding import PartitionSpec
 
-from ifv_jax.rewriting import concerns, on_cpu, quick
+from ifv_jax.engine.rewriting import concerns, on_cpu, quick
 
 
 def conv(w, x):

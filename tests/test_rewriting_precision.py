@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import ifv_jax as ifv
-from ifv_jax.rewriting import concerns, on_cpu, quick, steady
+from ifv_jax.engine.rewriting import concerns, on_cpu, quick, steady
 
 sooner = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

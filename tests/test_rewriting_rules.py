@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from ifv_jax.rewriting import on_cpu
+from ifv_jax.engine.rewriting import on_cpu
 from tests.small_conv import W, X, conv, slope
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from ifv_jax import runs
+from ifv_jax.engine import runs
 
 
 class Result(NamedTuple):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from ifv_jax import fixed_points, runs, visualization
-from ifv_jax.fingerprints import fingerprint
+from ifv_jax import visualization
+from ifv_jax.engine import fixed_points, runs
+from ifv_jax.engine.fingerprints import fingerprint
+from ifv_jax.engine.problem import Problem
 from ifv_jax.parametrization import Parametrization
-from ifv_jax.problem import Problem
 
 SHAPE, N = (4, 4, 3), 6
 CONFIG = ifv.FVConfig(adam_steps=4, lbfgs_steps=0, steps_per_call=2, batch_size=2)

@@ -13,8 +13,8 @@ import pytest
 from flax import nnx
 
 import ifv_jax as ifv
-from ifv_jax import sample_checks
-from ifv_jax.sample_checks import check_network
+from ifv_jax.checks import samples
+from ifv_jax.checks.samples import check_network
 from tests import networks
 
 VARIABLES = networks.plain_variables()
@@ -186,7 +186,7 @@ INFERENCE = {
 @pytest.mark.parametrize("case", INFERENCE)
 def test_networks_in_inference_mode_are_cleared_by_their_program(case, monkeypatch):
     apply, variables = INFERENCE[case]()
-    monkeypatch.setattr(sample_checks, "_look", lambda *args: pytest.fail("it was evaluated"))
+    monkeypatch.setattr(samples, "_look", lambda *args: pytest.fail("it was evaluated"))
     response = ifv.make_response(apply, PHI, ifv.mean)
     assert check_network(response, variables) == response.feature_count(variables)
 
@@ -267,10 +267,10 @@ def test_it_keeps_nothing_alive():
     response = ifv.make_response(functools.partial(apply, weights), PHI, ifv.mean)
     check_network(response, None)
     gone = weakref.ref(response)
-    before = len(sample_checks._seen)
+    before = len(samples._seen)
     del response
     gc.collect()
-    assert gone() is None and len(sample_checks._seen) < before
+    assert gone() is None and len(samples._seen) < before
 
 
 def test_inside_jit_the_look_is_left_out():
@@ -285,7 +285,7 @@ def test_weights_that_are_closed_over_are_told(variables, caplog):
     with caplog.at_level(logging.WARNING, logger="ifv_jax"):
         for _ in range(2):
             check_network(response, variables)
-    assert [record.name for record in caplog.records] == ["ifv_jax.sample_checks"]
+    assert [record.name for record in caplog.records] == ["ifv_jax.checks.samples"]
     assert "constants" in caplog.text and "constants" in ifv.make_response.__doc__
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="ifv_jax"):

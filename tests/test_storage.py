@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from ifv_jax import storage
-from ifv_jax.storage import Stage
+from ifv_jax.engine import storage
+from ifv_jax.engine.storage import Stage
 
 
 class Point(NamedTuple):

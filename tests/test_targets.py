@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError
 from ifv_jax.targets import (
     canonical_targets,
     hoyer_sparseness,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ifv_jax.fingerprints import fingerprint
-from ifv_jax.plain_path import plain_path
+from ifv_jax.engine.fingerprints import fingerprint
+from ifv_jax.engine.plain_path import plain_path
 
 KEEP = 2  # the newest may be damaged, then the one before it is used
 

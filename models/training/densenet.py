@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ifv_jax.fingerprints import fingerprint, program
-from ifv_jax.plain_path import local
+from ifv_jax.engine.fingerprints import fingerprint, program
+from ifv_jax.engine.plain_path import local
 from models import weights_io
 from models.densenet import DenseNet, load, make_apply
 from models.training import checkpoints, cifar10, evaluate, identity, reports

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ifv_jax.fingerprints import fingerprint, program
-from ifv_jax.plain_path import local
+from ifv_jax.engine.fingerprints import fingerprint, program
+from ifv_jax.engine.plain_path import local
 from models import srnet, weights_io
 from models.training import checkpoints, identity, reports, srnet_data, srnet_scores, volumes
 from models.training.srnet_data import Pairs

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ifv_jax.plain_path import local
+from ifv_jax.engine.plain_path import local
 from models.training import volume_facts, volume_files
 from models.training.volume_files import CONVERTERS, IMAGES, SUFFIXES, stem, suffix
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ifv_jax.fingerprints import fingerprint
+from ifv_jax.engine.fingerprints import fingerprint
 from models import densenet, srnet, weights_io
 from models.training import checkpoints, identity, srnet_data, volumes
 from models.training import densenet as recipe

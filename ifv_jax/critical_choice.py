@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ifv_jax.checks import (
+    InputError,
     as_array,
     check_integer,
     check_kind,
@@ -20,7 +21,7 @@ from ifv_jax.checks import (
     check_targets,
     describe,
 )
-from ifv_jax.critical_space import (
+from ifv_jax.critical_kernel import (
     Order,
     Spectra,
     Tree,
@@ -28,9 +29,7 @@ from ifv_jax.critical_space import (
     check_spectra,
     merge_order,
 )
-from ifv_jax.errors import InputError
-from ifv_jax.similarity import angular_distance
-from ifv_jax.subspaces import (
+from ifv_jax.critical_space import (
     CriticalSpace,
     check_critical_space,
     critical_space_from_complement,
@@ -38,6 +37,7 @@ from ifv_jax.subspaces import (
     full_space,
     project,
 )
+from ifv_jax.metrics import angular_distance
 from ifv_jax.targets import random_targets
 
 

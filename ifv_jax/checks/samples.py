@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import independence, job_checks
-from ifv_jax.checks import is_concrete
-from ifv_jax.errors import InputError
-from ifv_jax.network_checks import OUT_OF_RESOURCES
+from ifv_jax.checks import independence, is_concrete
+from ifv_jax.checks.errors import InputError
+from ifv_jax.checks.job import check_variables
+from ifv_jax.checks.network import OUT_OF_RESOURCES
 from ifv_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def check_network(response, variables: PyTree) -> int:
       other. The latter is not looked at while a user's `jit` traces, nor where the weights lie on
       other hosts.
     """
-    job_checks.check_variables(variables)
+    check_variables(variables)
     leaves, structure = jax.tree.flatten(variables)
     if not is_concrete(leaves) or not all(
         getattr(leaf, "is_fully_addressable", True) for leaf in leaves

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from ifv_jax import fast_conv, fast_pool, programs
+from ifv_jax.engine import fast_conv, fast_pool, programs
 
 Replacement = Callable[[core.JaxprEqn], Callable[..., Any] | None]
 """What to compute an equation of one result by, given its operands; None leaves it as it is."""

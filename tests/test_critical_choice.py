@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifv_jax.choosing import (
+from ifv_jax.checks import InputError
+from ifv_jax.critical_choice import (
     Candidate,
     ChoiceStatus,
     candidate_spaces,
     choose_space,
     enumerate_spaces,
 )
-from ifv_jax.critical_space import approximate_kernel, spectra
-from ifv_jax.errors import InputError
-from ifv_jax.subspaces import (
+from ifv_jax.critical_kernel import approximate_kernel, spectra
+from ifv_jax.critical_space import (
     critical_space_from_complement,
     full_space,
     project,

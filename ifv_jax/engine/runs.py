@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ifv_jax import storage
-from ifv_jax.errors import InputError
-from ifv_jax.fingerprints import fingerprint
-from ifv_jax.plain_path import local
+from ifv_jax.checks import InputError
+from ifv_jax.engine import storage
+from ifv_jax.engine.fingerprints import fingerprint
+from ifv_jax.engine.plain_path import local
 from ifv_jax.types import PyTree
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from ifv_jax import lanes
+from ifv_jax.engine import lanes
 
 T = TypeVar("T")
 

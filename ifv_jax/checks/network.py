@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax.checks import check_hashable, describe
-from ifv_jax.errors import InputError
+from ifv_jax.checks.errors import InputError
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
 
 OUT_OF_RESOURCES = (jax.errors.JaxRuntimeError, MemoryError)

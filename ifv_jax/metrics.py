@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ifv_jax.checks import as_array, check_integer, check_real
-from ifv_jax.errors import InputError
-from ifv_jax.subspaces import CriticalSpace, project
+from ifv_jax.checks import InputError, as_array, check_integer, check_real
+from ifv_jax.critical_space import CriticalSpace, project
 
 
 def angular_distance(a, b, *, space: CriticalSpace | None = None) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax.checks import describe
-from ifv_jax.errors import InputError
+from ifv_jax.checks.errors import InputError
 from ifv_jax.types import Device, PyTree
 
 _REACHED = "For given images use `parametrization.invert(images)`."
@@ -127,7 +127,7 @@ def images_of(parametrization: Any, v: PyTree, through: Callable[[Callable], Cal
 
 def check_run(run: Any):
     """A `Run`; a path is made into one, nothing keeps nothing."""
-    from ifv_jax.runs import Run  # here, since runs may check with what is above
+    from ifv_jax.engine.runs import Run  # here, since runs may check with what is above
 
     if run is None or isinstance(run, str | os.PathLike):
         return Run(run)
@@ -163,7 +163,7 @@ def check_devices(devices: Any) -> tuple[Device, ...]:
 
 def check_space(space: Any, features: int) -> Any:
     """A `CriticalSpace` over so many features, or None for all of feature space."""
-    from ifv_jax.subspaces import check_critical_space
+    from ifv_jax.critical_space import check_critical_space
 
     if space is None:
         return None

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ifv_jax.checks import as_array, is_concrete
-from ifv_jax.errors import InputError
+from ifv_jax.checks.errors import InputError
 
 PIXEL_ROUNDING = 2e-6
 """Pixels this far outside [0, 1] are rounding of a resize or a division: they are clipped."""

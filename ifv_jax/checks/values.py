@@ -19,7 +19,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.errors import InputError
+from ifv_jax.checks.errors import InputError
 from ifv_jax.status import Status
 from ifv_jax.types import PyTree
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError
 
 NEUTRAL = "neutral"
 """Key in the metadata of a dataclass's field: at this value the field does nothing.

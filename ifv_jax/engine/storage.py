@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.errors import InputError
-from ifv_jax.plain_path import plain_path
+from ifv_jax.checks import InputError
+from ifv_jax.engine.plain_path import plain_path
 from ifv_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Stage:
         """
         if self._folder is None:
             return False
-        from ifv_jax.bytes_handler import Bytes
+        from ifv_jax.engine.bytes_handler import Bytes
 
         kept = _pack(value)
         try:
@@ -105,7 +105,7 @@ class Stage:
         return None
 
     def _read(self, manager, index: int, like: PyTree | None) -> PyTree:
-        from ifv_jax.bytes_handler import Bytes
+        from ifv_jax.engine.bytes_handler import Bytes
 
         return _unpack(manager.restore(index, args=Bytes()), like)
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifv_jax.errors import InputError
-from ifv_jax.similarity import angular_distance, coefficients, ssim
-from ifv_jax.subspaces import critical_space_from_complement, full_space
+from ifv_jax.checks import InputError
+from ifv_jax.critical_space import critical_space_from_complement, full_space
+from ifv_jax.metrics import angular_distance, coefficients, ssim
 from tests import oracles_subspaces as oracles
 
 MANY = settings(max_examples=50, deadline=None, derandomize=True)

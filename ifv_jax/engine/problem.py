@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import fingerprints, lanes
-from ifv_jax.fixed_points import Points
+from ifv_jax.engine import fingerprints, lanes
+from ifv_jax.engine.fixed_points import Points
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
 from ifv_jax.types import PyTree

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ifv_jax.errors import InputError
+from ifv_jax.checks import InputError
 
 _CLOUDS = ("gs", "s3", "az", "hf")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # two letters or more: C:/ is a drive

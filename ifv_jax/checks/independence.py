@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from ifv_jax import programs
-from ifv_jax.sample_axes import RULES, Place, Same, Samples, Unknown
+from ifv_jax.checks.sample_axes import RULES, Place, Same, Samples, Unknown
+from ifv_jax.engine import programs
 
 _CALLS = {
     "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",

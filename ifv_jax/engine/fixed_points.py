@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax import storage
-from ifv_jax.errors import InputError
-from ifv_jax.runs import Run
+from ifv_jax.checks import InputError
+from ifv_jax.engine import storage
+from ifv_jax.engine.runs import Run
 
 RESPONSE_TOLERANCE = 3e-5
 """Difference of responses over the largest of them: ten times what other compilers round to."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ifv_jax import lanes
+from ifv_jax.engine import lanes
 from ifv_jax.types import PyTree
 
 

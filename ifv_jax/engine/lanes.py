@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ifv_jax.job_checks import check_devices
+from ifv_jax.checks.job import check_devices
 from ifv_jax.types import Device, PyTree
 
 Devices = tuple[Device, ...]

@@ -1,0 +1,39 @@
+"""What crosses the public boundary is checked here, before expensive work."""
+
+from ifv_jax.checks.errors import InputError
+from ifv_jax.checks.values import (
+    as_array,
+    as_host,
+    check_batch,
+    check_flag,
+    check_hashable,
+    check_indices,
+    check_integer,
+    check_integers,
+    check_key,
+    check_kind,
+    check_real,
+    check_some_finite,
+    check_targets,
+    describe,
+    is_concrete,
+)
+
+__all__ = [
+    "InputError",
+    "as_array",
+    "as_host",
+    "check_batch",
+    "check_flag",
+    "check_hashable",
+    "check_indices",
+    "check_integer",
+    "check_integers",
+    "check_key",
+    "check_kind",
+    "check_real",
+    "check_some_finite",
+    "check_targets",
+    "describe",
+    "is_concrete",
+]

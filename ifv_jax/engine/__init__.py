@@ -1,0 +1,1 @@
+"""The machinery behind the paper: compiled programs, optimizers, runs. No promises to users."""
