@@ -13,7 +13,7 @@ from ifv_jax import checks
 from ifv_jax.checks import InputError
 from ifv_jax.checks.job import check_parameters
 from ifv_jax.checks.samples import check_network
-from ifv_jax.engine import lanes
+from ifv_jax.engine import lanes, network
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
 
@@ -70,58 +70,43 @@ def jacobian(
     chunk = min(chunk, n)
     leaves = jax.tree.leaves(v)
     size = sum(leaf[0].size for leaf in leaves)
-    r = jnp.zeros(shape.shape, shape.dtype, device=lanes.layout(used))
     # Gradients have the dtype of v, whatever the network computes in.
-    rows = jnp.result_type(*leaves)
-    matrix = jnp.zeros((*shape.shape, size), rows, device=lanes.layout(used))
-    each = len(padded) // len(used)
-    width = 1 if lanes.alone(used) else each
-    for lane in range(0, each, width):
-        r, pull = _linearize(response, used, width, variables, v, r, lane)
+    dtype, layout = jnp.result_type(*leaves), lanes.layout(used)
+    r = jnp.zeros(shape.shape, shape.dtype, device=layout)
+    matrix = jnp.zeros((*shape.shape, size), dtype, device=layout)
+    for lane in network.turns(used, len(padded)):
+        at = network.forward(response, used, variables, network.some(used, lane, v))
+        r = network.put(used, lane, r, at.response)
         for first in range(0, n, chunk):
             # The last chunk overlaps its neighbour rather than being a new shape.
-            at = (lane, min(first, n - chunk))
-            matrix = _add_rows(used, width, chunk, r.dtype, matrix, pull, *at)
+            row = min(first, n - chunk)
+            axes = _axes(used, chunk, at.response, row)
+            rows = network.pull_back(used, at.pull, axes)
+            matrix = _put_rows(used, matrix, rows, lane, row)
             if lanes.alone(used):
-                matrix.block_until_ready()  # rows queued on the CPU took twice as long each
+                jax.block_until_ready(matrix)  # rows queued on the CPU took twice as long each
     return Jacobian(r[:count], matrix[:count])
 
 
-@partial(jax.jit, static_argnames=("response", "devices", "width"), donate_argnames="r")
-def _linearize(response: Response, devices, width: int, variables, v, r, lane):
-    """(r, pull) with `width` lanes of each device, from `lane` on, put into r.
+@partial(jax.jit, static_argnums=(0, 1))
+def _axes(devices, chunk: int, r: jax.Array, first):
+    """The axes of feature space from `first` on, as cotangents of r."""
 
-    `pull` holds their residuals, each leaf with a leading axis over the devices.
-    """
+    def call(first, r):
+        axes = jax.nn.one_hot(first + jnp.arange(chunk), r.shape[1], dtype=r.dtype)
+        return jnp.broadcast_to(axes, (r.shape[0], *axes.shape))
 
-    def call(shared, v, r):
-        variables, lane = shared
-        here = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, lane, width), v)
-        some, pull = jax.vjp(partial(response, variables), here)
-        r = jax.lax.dynamic_update_slice_in_dim(r, some, lane, axis=0)
-        return r, jax.tree.map(lambda a: a[None], pull)
-
-    return lanes.on_each_device(call, devices)((variables, lane), v, r)
+    axes = lanes.on_each_device(call, devices)(first, r)
+    return axes[:, 0] if chunk == 1 else axes.swapaxes(0, 1)
 
 
-@partial(jax.jit, static_argnames=("devices", "width", "chunk", "dtype"), donate_argnames="matrix")
-def _add_rows(devices, width: int, chunk: int, dtype, matrix, pull, lane, first):
-    """matrix with `chunk` rows, from `first` on, of those lanes; `dtype` is the response's."""
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _put_rows(devices, matrix, rows, lane, first):
+    def call(at, matrix, rows):
+        rows = rows.reshape(rows.shape[0], -1, matrix.shape[2])
+        return jax.lax.dynamic_update_slice(matrix, rows, (*at, 0))
 
-    def call(shared, matrix, pull):
-        lane, first = shared
-        n = matrix.shape[1]
-        pull = jax.tree.map(lambda a: a[0], pull)
-        cotangents = jax.nn.one_hot(first + jnp.arange(chunk), n, dtype=dtype)
-
-        def row(cotangent):
-            (gradient,) = pull(jnp.broadcast_to(cotangent, (width, n)))
-            return lanes.flatten(gradient)
-
-        rows = row(cotangents[0])[None] if chunk == 1 else jax.vmap(row)(cotangents)
-        return jax.lax.dynamic_update_slice(matrix, rows.swapaxes(0, 1), (lane, first, 0))
-
-    return lanes.on_each_device(call, devices)((lane, first), matrix, pull)
+    return lanes.on_each_device(call, devices)((lane, first), matrix, rows)
 
 
 def linearize(jac: Jacobian) -> Linearization:

@@ -30,7 +30,7 @@ import numpy as np
 
 from ifv_jax import crossings
 from ifv_jax.checks import InputError, check_integer, check_key, check_kind, check_real
-from ifv_jax.engine import lanes
+from ifv_jax.engine import lanes, network
 from ifv_jax.jacobian import Jacobian, Linearization, gram_matrix, linearize
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
@@ -152,26 +152,32 @@ def _puller(response, variables, v, cotangents, around, samples, devices):
 
     def pull(pair: int, step: float) -> jax.Array:
         by = (around.deviation, float(step))
-        near = _pull_near(response, used, variables, key_data, int(pair), by, *each)
-        return near[: len(samples)]
+        found = None
+        for lane in network.turns(used, len(padded)):
+            v, numbers, c = network.some(used, lane, each)
+            near = _near(used, v, key_data, numbers, int(pair), by)
+            at = network.forward(response, used, variables, near)
+            part = network.pull_back(used, at.pull, c)
+            if found is None:
+                found = network.empty(used, len(padded), part)
+            found = network.put(used, lane, found, part)
+            if lanes.alone(used):
+                jax.block_until_ready(found)
+        assert found is not None
+        return found[: len(samples)]
 
     return pull
 
 
-@partial(jax.jit, static_argnames=("response", "devices"))
-def _pull_near(
-    response: Response, devices, variables, key_data, pair, by, v, samples, cotangents
-) -> jax.Array:
-    """J^T cotangent at v + step e, (lanes, m); e is drawn for each sample and pair."""
+@partial(jax.jit, static_argnums=0)
+def _near(devices, v, key_data, samples, pair, by) -> PyTree:
+    """v + step e, (lanes, ...); e is drawn for each sample and pair."""
 
-    def call(shared, v, samples, cotangents):
-        variables, key_data, pair, by = shared
-        near = _moved(v, jax.random.wrap_key_data(key_data), samples, pair, *by)
-        _, pull = jax.vjp(partial(response, variables), near)
-        return lanes.flatten(pull(cotangents)[0])
+    def call(shared, v, samples):
+        key_data, pair, by = shared
+        return _moved(v, jax.random.wrap_key_data(key_data), samples, pair, *by)
 
-    shared = (variables, key_data, pair, by)
-    return lanes.spread(call, devices)(shared, v, samples, cotangents)
+    return lanes.on_each_device(call, devices)((key_data, pair, by), v, samples)
 
 
 def _moved(v: PyTree, key: jax.Array, samples: jax.Array, pair, deviation, step) -> PyTree:

@@ -128,14 +128,14 @@ class Objective:
 
     def __call__(self, variables: PyTree, v: PyTree, t: jax.Array) -> jax.Array:
         """S_k(f(v), t), (batch,)."""
-        return self._significance(self.response(variables, v), t)
+        return self.of_response(self.response(variables, v), t)
 
     def look(self, variables: PyTree, v: PyTree, t: jax.Array, view=None):
         """(r (batch, n), S (batch,), dS/dv like v); one pass, since samples are independent."""
 
         def total(v):
             r = self.response(variables, v, view)
-            s = self._significance(r, t)
+            s = self.of_response(r, t)
             return s.sum(), (r, s)
 
         (_, (r, s)), gradient = jax.value_and_grad(total, has_aux=True)(v)
@@ -146,7 +146,7 @@ class Objective:
         _, s, gradient = self.look(variables, v, t, view)
         return s, gradient
 
-    def _significance(self, r: jax.Array, t) -> jax.Array:
+    def of_response(self, r: jax.Array, t) -> jax.Array:
         """S of a response in float32 or wider: its powers would lose what half precision has."""
         do = "One target is a row over the features of the response; see `ifv_jax.sample_targets`."
         t = checks.as_array(t, f"targets of shape {r.shape}", do)

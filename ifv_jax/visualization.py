@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +13,13 @@ from tqdm import tqdm
 from ifv_jax import checks
 from ifv_jax.checks.job import check_jitter, check_parameters, check_run
 from ifv_jax.checks.samples import check_network
-from ifv_jax.engine import adam, fingerprints, fixed_points, hosts, lanes, lbfgs, storage
-from ifv_jax.engine.problem import Problem
+from ifv_jax.engine import fingerprints, fixed_points, hosts, lanes, storage
+from ifv_jax.engine.adam import adam
+from ifv_jax.engine.climbing import climb
+from ifv_jax.engine.lbfgs import lbfgs
+from ifv_jax.engine.problem import Group, Problem
 from ifv_jax.engine.runs import Run
-from ifv_jax.jitter import shifted
+from ifv_jax.engine.starts import starts
 from ifv_jax.objective import Objective
 from ifv_jax.status import Status
 from ifv_jax.types import Device, PyTree
@@ -113,10 +115,9 @@ def visualize(
     pieces = lanes.groups(count, config.batch_size, used, hosts.count())
     problem = Problem(objective, variables, targets, key, start, config, used)
     run = run.part("visualize", problem.identity())
+    size = len(pieces[0][0])
     if run.folder is not None:
-        look = partial(_look, objective, used)
-        size = len(pieces[0][0])
-        fixed_points.check(run, problem.program(), lambda: problem.fixed_points(look, size))
+        fixed_points.check(run, problem.program(), lambda: problem.fixed_points(size))
 
     total = -(-config.adam_steps // config.steps_per_call) - (
         -config.lbfgs_steps // config.steps_per_call
@@ -136,7 +137,9 @@ def visualize(
                 if part is not None:
                     read_back.append(part)
                 else:
-                    part = _visualize_group(problem, indices, kept.part(f"{name}_states"), bar)
+                    part = _visualize_group(
+                        problem.group(indices), kept.part(f"{name}_states"), bar
+                    )
                     if kept.write(name, part):
                         kept.forget(f"{name}_states")
             bar.n = total * (number // hosts.count() + 1)
@@ -145,7 +148,7 @@ def visualize(
 
         parts = hosts.gather(compute, pieces)
     if read_back:
-        _check_response(problem, run, read_back[0])
+        _check_response(problem, run, read_back[0], size)
     found = jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(x) for x in leaves]), *parts)
     checks.check_some_finite(found.status, "the significance or its gradient")
     return found
@@ -157,190 +160,34 @@ def _like(problem: Problem) -> Realizations:
     return Realizations(problem.shapes(), *[leaf] * (len(Realizations._fields) - 1))
 
 
-def _check_response(problem: Problem, run: Run, kept: Realizations) -> None:
+def _check_response(problem: Problem, run: Run, kept: Realizations, size: int) -> None:
     """Recomputes r(v) of one sample that was read from the run."""
     finite = np.flatnonzero(np.asarray(kept.status) != Status.NON_FINITE)
     if finite.size:
         one = jax.tree.map(jnp.asarray, lanes.take(kept.v, finite[:1]))
-        found = problem.objective.response(problem.variables, one)
-        fixed_points.check_response(run, kept.response[finite[0]], found[0])
+        fixed_points.check_response(run, kept.response[finite[0]], problem.respond(one, size))
 
 
-def _visualize_group(problem: Problem, indices, run: Run, bar) -> Realizations:
-    objective, variables, config, devices = (
-        problem.objective, problem.variables, problem.config, problem.devices,
-    )  # fmt: skip
-    targets = lanes.place(problem.targets[indices], devices)
-    keys = jax.vmap(partial(jax.random.fold_in, problem.key))(jnp.asarray(indices))
-    start = None if problem.start is None else lanes.take(problem.start, indices)
-    begin = _starts(objective, variables, targets, keys, start, config.restarts, devices)
-    stuck = np.asarray(begin.silent | begin.flat)
-    adam_call = partial(
-        _adam_call, objective, config.learning_rate, config.steps_per_call, config.jitter, devices,
-        lanes.place(jax.random.key_data(keys), devices) if config.jitter else None,
-    )  # fmt: skip
-    rough = _climb(
-        run, "adam", adam_call, adam.start(config.learning_rate, begin.v), config.adam_steps,
-        config.steps_per_call, variables, targets, devices, bar, begin.significance,
-        lambda state: np.any(np.asarray(state.finite) & ~stuck),
-    )  # fmt: skip
-    v = rough.state.v
-    look = _look(objective, devices, variables, targets, v)
-    lbfgs_call = partial(
-        _lbfgs_call, objective, config.steps_per_call, config.lbfgs_memory, devices
-    )
-    fine = _climb(
-        run, "lbfgs", lbfgs_call, _lbfgs_start(config.lbfgs_memory, v, look), config.lbfgs_steps,
-        config.steps_per_call, variables, targets, devices, bar, look.significance,
-        lambda state: np.any(np.asarray(state.active)),
-    )  # fmt: skip
-    if config.lbfgs_steps:
-        v = fine.state.v
-        look = _look(objective, devices, variables, targets, v)
-    status = jnp.where(look.significance < 0, Status.NEGATIVE, Status.OK)
+def _visualize_group(group: Group, run: Run, bar) -> Realizations:
+    """Starts, climbs by each optimizer, looks, reports."""
+    config = group.problem.config
+    begin = starts(group)
+    v, at, history = begin.v, begin.at, []
+    finite = jnp.ones(len(group.keys), bool)
+    for optimizer in (adam(group, np.asarray(begin.silent | begin.flat)), lbfgs(group)):
+        found = climb(
+            optimizer, run, v, at, group.problem.devices, config.steps_per_call, bar.update
+        )
+        history.append(found.history)
+        if optimizer.steps:
+            v = found.state.v
+            at = group.evaluate(v)
+            finite = finite & getattr(found.state, "finite", True)
+    status = jnp.where(at.significance < 0, Status.NEGATIVE, Status.OK)
     status = jnp.where(begin.flat, Status.FLAT, status)
     status = jnp.where(begin.silent, Status.SILENT, status)
-    status = jnp.where(look.finite & rough.state.finite, status, Status.NON_FINITE)
-    history = jnp.concatenate([rough.history, fine.history], axis=1)
+    finite = finite & jnp.isfinite(at.significance) & jnp.isfinite(at.largest)
+    status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int8)
     return Realizations(
-        v, look.response, look.significance, status.astype(jnp.int8), begin.restarts, history
+        v, at.response, at.significance, status, begin.restarts, np.concatenate(history, axis=1)
     )
-
-
-class _Climb(NamedTuple):
-    """An optimizer on its way: what is checkpointed."""
-
-    state: Any  # AdamState or LbfgsState, lanes first
-    step: Any  # () int32, on the host
-    history: Any  # (lanes, steps) on the host; significance, what is not reached repeats the last
-
-
-def _climb(
-    run, name, call, state, steps, steps_per_call, variables, targets, devices, bar, before, wanted
-) -> _Climb:
-    """`steps` steps by `call`, some at a time, for as long as `wanted(state)` lanes are left.
-
-    The history is kept out of the compiled program, which so serves any number of steps.
-    """
-
-    def step(climb: _Climb) -> _Climb:
-        done = int(climb.step)
-        state = lanes.place(climb.state, devices)
-        state, values = call(variables, targets, jnp.asarray(steps - done), state)
-        history = np.array(climb.history)
-        history[:, done:] = np.asarray(values)[:, : steps - done][:, -1:]
-        history[:, done : done + steps_per_call] = np.asarray(values)[:, : steps - done]
-        return _Climb(state, np.int32(min(done + steps_per_call, steps)), history)
-
-    history = np.repeat(np.asarray(before, np.float32)[:, None], steps, axis=1)
-    begin = _Climb(state, np.int32(0), history)
-    return run.iterate(
-        name, begin, step, -(-steps // steps_per_call), every=4, progress=bar.update,
-        finished=lambda climb: not wanted(climb.state),
-    )  # fmt: skip
-
-
-# --- starting points -----------------------------------------------------------------------------
-
-
-class _Starts(NamedTuple):
-    v: PyTree
-    significance: jax.Array  # (lanes,)
-    silent: jax.Array  # (lanes,) bool, still so after all restarts
-    flat: jax.Array  # (lanes,) bool, the same
-    restarts: jax.Array  # (lanes,) int32
-
-
-def _starts(objective, variables, targets, keys, start, restarts, devices) -> _Starts:
-    """Starting points from which the targets can be climbed, as far as such can be found.
-
-    Where the gradient is exactly zero, no optimizer would move: a target is silent there if its
-    significance is zero, too, and else the response is flat. Each restart draws a new point, three
-    times as far out as the last (up to a standard deviation of 2). A flat start that the user gave
-    may be an optimum and is kept.
-    """
-
-    def stuck(look: _Look) -> tuple[jax.Array, jax.Array]:
-        silent = look.still & (look.significance == 0)
-        return silent, look.still & ~silent & look.finite & (start is None)
-
-    v = lanes.place(_fresh(objective, keys, 0) if start is None else start, devices)
-    tried = jnp.zeros(len(keys), jnp.int32)
-    look = _look(objective, devices, variables, targets, v)
-    silent, flat = stuck(look)
-    for attempt in range(1, restarts + 1):
-        again = silent | flat
-        if not np.any(np.asarray(again)):
-            break
-        v = lanes.place(lanes.where(again, _fresh(objective, keys, attempt), v), devices)
-        tried = tried + again
-        look = _look(objective, devices, variables, targets, v)
-        silent, flat = stuck(look)
-    return _Starts(v, look.significance, silent, flat, tried)
-
-
-@partial(jax.jit, static_argnames=("objective", "attempt"))
-def _fresh(objective: Objective, keys, attempt: int):
-    factor = min(3.0**attempt, 200.0)
-    init = objective.response.parametrization.init
-    one = lambda key: lanes.take(init(jax.random.fold_in(key, attempt), 1), 0)  # noqa: E731
-    return jax.tree.map(lambda a: factor * a, jax.vmap(one)(keys))
-
-
-class _Look(NamedTuple):
-    """What one evaluation says of all lanes."""
-
-    response: jax.Array  # (lanes, n)
-    significance: jax.Array  # (lanes,)
-    gradient: PyTree  # dS/dv
-    still: jax.Array  # (lanes,) bool, the gradient is exactly zero
-    finite: jax.Array  # (lanes,) bool
-
-
-@partial(jax.jit, static_argnames=("objective", "devices"))
-def _look(objective: Objective, devices, variables, targets, v) -> _Look:
-    def call(variables, targets, v):
-        r, s, gradient = objective.look(variables, v, targets)
-        largest = jnp.abs(lanes.flatten(gradient)).max(axis=1)
-        finite = jnp.isfinite(s) & jnp.isfinite(largest)
-        return _Look(r, s, gradient, largest == 0, finite)
-
-    return lanes.spread(call, devices)(variables, targets, v)
-
-
-# --- what is compiled ----------------------------------------------------------------------------
-
-
-@partial(jax.jit, static_argnames=("objective", "learning_rate", "steps", "jitter", "devices"))
-def _adam_call(
-    objective, learning_rate, steps, jitter, devices, key_data, variables, targets, left, state
-):
-    def call(replicated, targets, state, key_data):
-        variables, left = replicated
-
-        def evaluate(variables, v, targets, taken):
-            view = None
-            if jitter:
-                view = shifted(jitter, jax.random.wrap_key_data(key_data), taken)
-            return objective.value_and_grad(variables, v, targets, view)
-
-        return adam.advance(evaluate, variables, targets, state, left, steps, learning_rate)
-
-    return lanes.spread(call, devices)((variables, left), targets, state, key_data)
-
-
-@partial(jax.jit, static_argnames=("memory",))
-def _lbfgs_start(memory: int, v, look: _Look) -> lbfgs.LbfgsState:
-    return jax.vmap(partial(lbfgs.start, memory=memory))(v, look.significance, look.gradient)
-
-
-@partial(jax.jit, static_argnames=("objective", "steps", "memory", "devices"))
-def _lbfgs_call(objective, steps, memory, devices, variables, targets, left, state):
-    def call(replicated, targets, state):
-        variables, left = replicated
-        evaluate = objective.value_and_grad
-        return lanes.each(
-            lambda t, s: lbfgs.advance(evaluate, variables, t, s, left, steps, memory)
-        )(targets, state)
-
-    return lanes.spread(call, devices)((variables, left), targets, state)

@@ -119,6 +119,15 @@ def flatten(tree: PyTree) -> jax.Array:
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
 
 
+def unflatten(flat: jax.Array, tree: PyTree) -> PyTree:
+    """Inverse of `flatten`: a pytree like `tree`, in its dtypes."""
+    leaves, structure = jax.tree.flatten(tree)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])
+    parts = jnp.split(flat, ends[:-1], axis=1)
+    like = zip(parts, leaves, strict=True)
+    return jax.tree.unflatten(structure, [a.reshape(b.shape).astype(b.dtype) for a, b in like])
+
+
 def each(function: Callable) -> Callable:
     """`function` of one lane, for all at once.
 

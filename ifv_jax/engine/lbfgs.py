@@ -1,144 +1,169 @@
-"""L-BFGS on independent lanes: the one module that knows jaxopt (Byrd et al. 1995, zoom search).
+"""L-BFGS on independent lanes, all lanes of a batch at once.
 
-jaxopt is no longer maintained but its zoom line search reaches better optima after Adam than
-`optax.lbfgs` (measured; see docs). It is imported when first needed.
+On the CPU a lane is followed on the host and asks for the network, which is compiled already, see
+`host_control`; with several devices, one lane of each at a time. Elsewhere the host would have to
+wait for every step, and the steps are compiled as a whole, at the price of a dozen more copies of
+the network.
 """
 
-import warnings
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ifv_jax.engine import host_control, lanes, lbfgs_step
+from ifv_jax.engine.climbing import Optimizer
+from ifv_jax.engine.evaluation import Evaluation
+from ifv_jax.engine.lbfgs_step import LbfgsState
+from ifv_jax.engine.problem import Group
 from ifv_jax.types import PyTree
 
-MAX_LINE_SEARCH = 15
-"""Evaluations after which a line search is given up; a healthy one takes one or two."""
 
-MAX_FAILURES = 3
-"""After the first the memory is forgotten, after the second all begins anew, then a lane ends."""
+def lbfgs(group: Group) -> Optimizer:
+    """Climbs by L-BFGS. A lane ends once its line searches find nothing better."""
+    config = group.problem.config
 
-FIRST_STEP = 1e-3
-"""Root mean square change of v in the very first trial step, before any curvature is known."""
+    def start(v: PyTree, at: Evaluation) -> LbfgsState:
+        return _start(config.lbfgs_memory, v, at)
+
+    def advance(state: LbfgsState, steps: int):
+        if lanes.alone(group.problem.devices):
+            return _followed(group, state, steps)
+        state, values = _compiled(
+            group.problem.objective,
+            config.steps_per_call,
+            config.lbfgs_memory,
+            group.problem.devices,
+            group.problem.variables,
+            group.targets,
+            jnp.asarray(steps),
+            state,
+        )
+        return state, np.asarray(values)[:, :steps]
+
+    def alive(state: LbfgsState) -> bool:
+        return bool(np.any(np.asarray(state.active)))
+
+    return Optimizer("lbfgs", config.lbfgs_steps, start, advance, alive)
 
 
-class LbfgsState(NamedTuple):
-    """One lane, or a batch of them with a leading axis."""
+@partial(jax.jit, static_argnames=("memory",))
+def _start(memory: int, v, at: Evaluation) -> LbfgsState:
+    start = partial(lbfgs_step.start, memory=memory)
+    return jax.vmap(start)(v, at.significance, at.gradient)
 
-    v: PyTree  # the current point
-    inner: Any  # jaxopt's state
-    scale: jax.Array  # () positive; the loss is -scale * significance
-    failures: jax.Array  # () int32; line searches without success, in a row
-    active: jax.Array  # () bool; False once there were MAX_FAILURES of them
+
+# --- followed on the host ------------------------------------------------------------------------
+
+
+def _followed(group: Group, state: LbfgsState, steps: int):
+    """`steps` steps of all lanes: (state, significances (lanes, steps))."""
+    devices = group.problem.devices
+    host = jax.tree.map(np.asarray, state)
+    count = len(host.active)
+    each = count // len(devices)
+    done: list[Any] = [None] * count
+    for turn in range(each):
+        here = [device * each + turn for device in range(len(devices))]  # one lane a device
+        walks = [_walk(group, lanes.take(host, lane), steps) for lane in here]
+        for lane, result in zip(here, _together(group, here, walks), strict=True):
+            done[lane] = result
+    states = [jax.tree.map(np.asarray, one) for one, _ in done]
+    state = lanes.place(jax.tree.map(lambda *a: np.stack(a), *states), devices)
+    return state, np.stack([values for _, values in done])
+
+
+def _walk(group: Group, state: LbfgsState, steps: int):
+    """Steps of one lane: yields the points at which it wants to know S and its gradient."""
+    step = _plan(group.problem.config.lbfgs_memory, *_key(state))
+    state = jax.device_put(state, group.problem.devices[0])
+    values = np.full(steps, lbfgs_step.significance(state), np.float32)
+    for index in range(steps):
+        if not bool(state.active):
+            break
+        state = yield from step(state)
+        values[index:] = lbfgs_step.significance(state)
+    return state, values
+
+
+def _together(group: Group, here: list[int], walks: list[Any]) -> list[Any]:
+    """Follows one lane of each device, and answers all of them by one call of the network."""
+    problem = group.problem
+    targets = lanes.place(lanes.take(group.targets, np.asarray(here)), problem.devices)
+    structure = jax.tree.structure(problem.shapes())
+    results: list[Any] = [None] * len(walks)
+    asked: list[Any] = [None] * len(walks)
+    answers: list[Any] = [None] * len(walks)
+    while True:
+        for i, walk in enumerate(walks):
+            if results[i] is None:
+                try:
+                    asked[i] = walk.send(answers[i])
+                except StopIteration as end:
+                    results[i] = end.value
+        if all(result is not None for result in results):
+            return results
+        known = next(point for point in asked if point is not None)
+        points = [known if point is None else point for point in asked]
+        v = jax.tree.unflatten(structure, [np.stack(leaf) for leaf in zip(*points, strict=True)])
+        at = problem.evaluate(targets, lanes.place(v, problem.devices))
+        s, leaves = np.asarray(at.significance), jax.tree.leaves(at.gradient)
+        leaves = [np.asarray(leaf) for leaf in leaves]
+        answers = [(s[i], *(leaf[i] for leaf in leaves)) for i in range(len(walks))]
+
+
+def _key(state: LbfgsState) -> tuple[Any, Any]:
+    leaves, structure = jax.tree.flatten(state)
+    return structure, tuple((a.shape, a.dtype) for a in leaves)
 
 
 @cache
-def _jaxopt():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import jaxopt
-    return jaxopt
+def _plan(memory: int, structure: Any, shapes: tuple[Any, ...]):
+    """One step, in which S and its gradient are asked for; for all lanes of these shapes."""
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    state = jax.tree.unflatten(structure, leaves)
+
+    @host_control.marked
+    def evaluate(v):
+        return jnp.zeros_like(state.scale), v
+
+    return host_control.plan(lambda state: lbfgs_step.step(evaluate, state, memory), state)
 
 
-def _solver(loss: Callable, memory: int):
-    # unroll=False: with implicit_diff=False jaxopt would otherwise run each search to its bound.
-    # The default max_stepsize=1 fails half the searches where gradients are tiny.
-    return _jaxopt().LBFGS(
-        fun=loss,
-        value_and_grad=True,
-        implicit_diff=False,
-        unroll=False,
-        linesearch="zoom",
-        maxls=MAX_LINE_SEARCH,
-        max_stepsize=16.0,
-        history_size=memory,
-        tol=0.0,
-    )
+# --- compiled as a whole -------------------------------------------------------------------------
 
 
-def _one(evaluate: Callable) -> Callable:
-    """One lane of the batched evaluation: (v, variables, t, scale) -> (loss, gradient)."""
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _compiled(objective, steps, memory, devices, variables, targets, left, state):
+    """Up to min(steps, left) steps of all lanes: (state, significance after each)."""
 
-    traced_once = jax.jit(evaluate)  # jaxopt calls it in many places
+    def call(shared, targets, state):
+        variables, left = shared
+        one = partial(_one, objective, steps, memory, variables, left)
+        return lanes.each(one)(targets, state)
 
-    def loss(v, variables, t, scale):
-        s, gradient = traced_once(variables, jax.tree.map(lambda a: a[None], v), t[None])
-        return -scale * s[0], jax.tree.map(lambda a: -scale * a[0], gradient)
-
-    return loss
-
-
-def start(v: PyTree, significance, gradient: PyTree, memory: int) -> LbfgsState:
-    """State of one lane at v, where S and dS/dv have these values; nothing is evaluated.
-
-    The loss is scaled so that a unit step along its gradient changes v by FIRST_STEP.
-    """
-    leaves = jax.tree.leaves(gradient)
-    square = sum(jnp.sum(g.astype(jnp.float32) ** 2) for g in leaves)
-    usable = (square > 0) & jnp.isfinite(square) & jnp.isfinite(significance)
-    size = sum(g.size for g in leaves)
-    scale = FIRST_STEP * jnp.sqrt(size / jnp.where(usable, square, 1.0))
-
-    def known(_):
-        return -scale * significance, jax.tree.map(lambda g: -scale * g, gradient)
-
-    inner = _solver(known, memory).init_state(v)
-    inner = inner._replace(stepsize=jnp.ones_like(inner.stepsize))
-    return LbfgsState(v, inner, scale, jnp.zeros((), jnp.int32), usable)
+    return lanes.spread(call, devices)((variables, left), targets, state)
 
 
-def _forget(state: LbfgsState) -> LbfgsState:
-    """The state with an empty memory; its scale of the gradient, gamma, is kept."""
-    inner = state.inner
-    empty = jax.tree.map(jnp.zeros_like, (inner.s_history, inner.y_history, inner.rho_history))
-    return state._replace(
-        inner=inner._replace(s_history=empty[0], y_history=empty[1], rho_history=empty[2])
-    )
+def _one(objective, steps, memory, variables, left, t, state: LbfgsState):
+    whole = jax.jit(objective.value_and_grad)  # jaxopt calls it in many places: traced once
 
-
-def _renew(state: LbfgsState, memory: int) -> LbfgsState:
-    """The state as `start` would give it here, whose trial step is longer than late ones."""
-    inner = state.inner
-    gradient = jax.tree.map(lambda g: -g / state.scale, inner.grad)
-    return start(state.v, -inner.value / state.scale, gradient, memory)
-
-
-def advance(
-    evaluate: Callable, variables, t, state: LbfgsState, left: jax.Array, steps: int, memory: int
-):
-    """Up to min(steps, left) steps of one lane: (state, significance after each (steps,)).
-
-    A lane whose line search finds nothing better `MAX_FAILURES` times in a row ends: its later
-    entries repeat the last.
-    """
-    solver = _solver(_one(evaluate), memory)
+    def evaluate(v):
+        s, gradient = whole(variables, jax.tree.map(lambda a: a[None], v), t[None])
+        return s[0], lanes.take(gradient, 0)
 
     def wanted(carry):
         index, state, _ = carry
         return (index < jnp.minimum(steps, left)) & state.active
 
-    def step(carry):
-        index, state, history = carry
-        v, inner = solver.update(state.v, state.inner, variables, t, state.scale)
-        better = inner.value < state.inner.value
-        finite = jnp.isfinite(inner.value) & jnp.isfinite(inner.error)
-        # At a kink (ReLU, max pooling) the curvature from the other side misleads, and a short
-        # step sees nothing but the kink: what was remembered is given up before the lane is.
-        good = finite & better
-        none = jnp.zeros_like(state.failures)
-        moved = LbfgsState(v, inner, state.scale, none, inner.error > 0)
-        stuck = jax.tree.map(
-            lambda a, b: jnp.where(state.failures == 0, a, b), _forget(state), _renew(state, memory)
-        )
-        failures = state.failures + 1
-        stuck = stuck._replace(failures=failures, active=finite & (failures < MAX_FAILURES))
-        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, stuck)
-        history = history.at[index].set(-kept.inner.value / kept.scale)
-        return index + 1, kept, history
+    def further(carry):
+        index, state, values = carry
+        state = lbfgs_step.step(evaluate, state, memory)
+        return index + 1, state, values.at[index].set(lbfgs_step.significance(state))
 
-    history = jnp.full((steps,), -state.inner.value / state.scale)
-    done, state, history = jax.lax.while_loop(wanted, step, (0, state, history))
-    last = -state.inner.value / state.scale
-    return state, jnp.where(jnp.arange(steps) < done, history, last)
+    values = jnp.full((steps,), lbfgs_step.significance(state))
+    done, state, values = jax.lax.while_loop(wanted, further, (0, state, values))
+    last = lbfgs_step.significance(state)
+    return state, jnp.where(jnp.arange(steps) < done, values, last)

@@ -1,14 +1,15 @@
 """One job of Feature Visualization as a value: all that determines its result, and its identity."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.engine import fingerprints, lanes
+from ifv_jax.engine import fingerprints, lanes, network
+from ifv_jax.engine.evaluation import Evaluation, evaluate
 from ifv_jax.engine.fixed_points import Points
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
@@ -71,11 +72,11 @@ class Problem:
             everything, self.variables, self.shapes(), self.targets[:1], key_data, taken
         )
 
-    def fixed_points(self, look: Callable[..., Any], size: int) -> Points:
+    def fixed_points(self, size: int) -> Points:
         """Responses and gradients at points that depend on nothing but the program.
 
-        Args: look: (variables, targets, v) -> a value with `response` and `gradient`, of `size`
-          lanes, the one that is compiled for the job anyway.
+        Args:
+          size: so many points are evaluated at once, as many as the lanes of the job.
         """
         init = self.objective.response.parametrization.init
         keys = jax.random.split(jax.random.key(0), len(FACTORS))
@@ -88,7 +89,55 @@ class Problem:
             parts = [jax.tree.map(lambda a, i=i: FACTORS[i] * a, init(keys[i], 1)) for i in chosen]
             v = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
             targets = jnp.asarray(towards[chosen], self.targets.dtype)
-            at = look(self.variables, *lanes.place((targets, v), self.devices))
+            at = self.evaluate(*lanes.place((targets, v), self.devices))
             found.append((np.asarray(at.response), np.asarray(lanes.flatten(at.gradient))))
         rows = (np.concatenate(parts)[: len(FACTORS)] for parts in zip(*found, strict=True))
         return Points(*rows)
+
+    def evaluate(self, targets: jax.Array, v: PyTree, **shift) -> Evaluation:
+        """S and its gradient at v, for targets (lanes, n); `shift` as of `evaluation.evaluate`."""
+        return evaluate(self.objective, self.devices, self.variables, targets, v, **shift)
+
+    def respond(self, v: PyTree, size: int) -> jax.Array:
+        """f at one sample (1, ...), (n,), by the program of `size` lanes."""
+        many = lanes.place(lanes.take(v, np.zeros(size, int)), self.devices)
+        here = network.some(self.devices, 0, many)
+        found = network.forward(self.objective.response, self.devices, self.variables, here)
+        return found.response[0]
+
+    def group(self, indices: np.ndarray) -> "Group":
+        """The lanes that are computed together: these samples."""
+        keys = jax.vmap(partial(jax.random.fold_in, self.key))(jnp.asarray(indices))
+        start = None if self.start is None else lanes.take(self.start, indices)
+        return Group(self, lanes.place(self.targets[indices], self.devices), keys, start)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Some samples of a problem.
+
+    Attributes:
+      problem: to which they belong.
+      targets: (lanes, n), on the devices.
+      keys: (lanes,) of their own.
+      start: (lanes, ...) where they were told to start, or None.
+    """
+
+    problem: Problem
+    targets: jax.Array
+    keys: jax.Array
+    start: PyTree | None
+
+    def evaluate(self, v: PyTree, taken: jax.Array | None = None) -> Evaluation:
+        """S and its gradient at v, (lanes, ...).
+
+        Args:
+          v: parameters.
+          taken: steps that each lane has taken (lanes,): images are shifted, if jitter is wanted.
+        """
+        shift = {}
+        if taken is not None:
+            key_data = lanes.place(jax.random.key_data(self.keys), self.problem.devices)
+            moved = network.Shift(key_data, taken)
+            shift = {"shift": moved, "jitter": self.problem.config.jitter}
+        return self.problem.evaluate(self.targets, v, **shift)
