@@ -207,24 +207,24 @@ def flipped(count: int, rng: random.Random, whole) -> Held:
 
 def _halfway(folder: Path) -> None:
     """A job that stopped in its second group."""
-    from ifv_jax import visualization
+    from ifv_jax.engine import adam
 
-    call, calls = visualization._adam_call, 0
+    call, calls = adam._step, 0
 
     def stop(*arguments):
         nonlocal calls
         calls += 1
-        if calls > 120:
+        if calls > 600:
             raise KeyboardInterrupt
         return call(*arguments)
 
-    visualization._adam_call = stop
+    adam._step = stop
     try:
         job(folder)
     except KeyboardInterrupt:
         pass
     finally:
-        visualization._adam_call = call
+        adam._step = call
 
 
 def _flip(folder: Path, rng: random.Random) -> None:

@@ -14,7 +14,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 from dataclasses import replace
 import numpy as np
 import ifv_jax as ifv
-from ifv_jax import visualization
+from ifv_jax.engine import network
 from tests import networks, oracles
 count = 6  # does not divide by four
 targets = ifv.sample_targets(jax.random.key(1), count, features=networks.FEATURES)
@@ -23,8 +23,8 @@ one, four = jax.devices()[:1], jax.devices()
 config = ifv.FVConfig(adam_steps=30, lbfgs_steps=20, steps_per_call=10, jitter=2)
 both = [ifv.visualize(*arguments, config=config, devices=used) for used in (four, one)]
 jax.tree.map(np.testing.assert_array_equal, *both)
-compiled = (visualization._look, visualization._adam_call, visualization._lbfgs_call)
-assert [f._cache_size() for f in compiled] == [2, 2, 2]  # once for each number of devices
+sizes = [f.cache_size() for f in (network._forward, network._pull_back)]
+assert sizes == [4, 2]  # once for each number of devices; the forward pass also with jitter
 phi = ifv.sigmoid_pixels(networks.SHAPE)
 phi = replace(phi, apply=lambda v, phi=phi: phi.apply(v / np.array([0.3, 0.7, 1.7], "f4")))
 divisions = ifv.make_objective(ifv.make_response(networks.dividing_apply, phi, ifv.mean))

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from ifv_jax import visualization
-from ifv_jax.engine import fixed_points, runs
+from ifv_jax.engine import adam, fixed_points, runs
 from ifv_jax.engine.fingerprints import fingerprint
 from ifv_jax.engine.problem import Problem
 from ifv_jax.parametrization import Parametrization
@@ -110,7 +109,7 @@ def first(tmp_path_factory, targets):
 
 def test_the_same_job_is_read_back(first, targets, monkeypatch):
     folder, found = first
-    monkeypatch.setattr(visualization, "_visualize_group", None)  # nothing is computed
+    monkeypatch.setattr(adam, "_step", None)  # nothing is computed
     again = job(folder, targets)
     jax.tree.map(np.testing.assert_array_equal, found, again)
 
@@ -161,7 +160,7 @@ def test_a_refactored_program_goes_on_and_is_recorded(tmp_path, targets, monkeyp
 
 
 def test_a_run_cut_off_under_relu_does_not_go_on_under_gelu(tmp_path, targets, monkeypatch):
-    call = visualization._adam_call
+    call = adam._step
 
     def cut(*arguments):
         cut.calls += 1
@@ -172,7 +171,7 @@ def test_a_run_cut_off_under_relu_does_not_go_on_under_gelu(tmp_path, targets, m
     cut.calls = 0
     config = replace(CONFIG, steps_per_call=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(visualization, "_adam_call", cut)
+        patch.setattr(adam, "_step", cut)
         job(tmp_path, targets, apply=relu_apply, config=config)
     with pytest.raises(ifv.InputError, match="another program"):
         job(tmp_path, targets, apply=gelu_apply, config=config)
@@ -223,7 +222,7 @@ def test_states_stay_until_the_result_is_kept(tmp_path, targets, monkeypatch):
         patch.setattr(runs.Run, "write", lambda self, name, value: False)
         found = job(tmp_path, targets)
     assert list(tmp_path.glob("visualize_*/group_*_states"))
-    monkeypatch.setattr(visualization, "_adam_call", lambda *_: 1 / 0)  # read, not computed
+    monkeypatch.setattr(adam, "_step", lambda *_: 1 / 0)  # read, not computed
     again = job(tmp_path, targets)
     jax.tree.map(np.testing.assert_array_equal, found, again)
     assert not list(tmp_path.glob("visualize_*/group_*_states"))

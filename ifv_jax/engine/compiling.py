@@ -19,18 +19,23 @@ _QUICK = {
 def jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Returns `jax.jit(function, **options)`, compiled as fits the backend once it is known.
 
-    Inside another program XLA's options are those of that program.
+    Inside another program XLA's options are those of that program. Its `cache_size()` is the number
+    of programs compiled so far.
     """
+
+    made: list[Any] = []
 
     @functools.cache
     def program(platform: str, nested: bool) -> Any:
         chosen = None if nested else quick(platform)
-        return jax.jit(function, compiler_options=chosen, **options)
+        made.append(jax.jit(function, compiler_options=chosen, **options))
+        return made[-1]
 
     @functools.wraps(function)
     def run(*args, **kwargs):
         return program(jax.default_backend(), programs.is_traced(args))(*args, **kwargs)
 
+    run.cache_size = lambda: sum(each._cache_size() for each in made)  # pyright: ignore[reportFunctionMemberAccess]
     return run
 
 

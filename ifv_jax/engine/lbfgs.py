@@ -20,6 +20,9 @@ from ifv_jax.engine.lbfgs_step import LbfgsState
 from ifv_jax.engine.problem import Group
 from ifv_jax.types import PyTree
 
+REMEMBERED = 3
+"""Points whose significance and gradient a lane remembers on the host."""
+
 
 def lbfgs(group: Group) -> Optimizer:
     """Climbs by L-BFGS. A lane ends once its line searches find nothing better."""
@@ -93,25 +96,48 @@ def _together(group: Group, here: list[int], walks: list[Any]) -> list[Any]:
     problem = group.problem
     targets = lanes.place(lanes.take(group.targets, np.asarray(here)), problem.devices)
     structure = jax.tree.structure(problem.shapes())
-    results: list[Any] = [None] * len(walks)
-    asked: list[Any] = [None] * len(walks)
-    answers: list[Any] = [None] * len(walks)
-    while True:
-        for i, walk in enumerate(walks):
-            if results[i] is None:
-                try:
-                    asked[i] = walk.send(answers[i])
-                except StopIteration as end:
-                    results[i] = end.value
-        if all(result is not None for result in results):
-            return results
-        known = next(point for point in asked if point is not None)
-        points = [known if point is None else point for point in asked]
-        v = jax.tree.unflatten(structure, [np.stack(leaf) for leaf in zip(*points, strict=True)])
-        at = problem.evaluate(targets, lanes.place(v, problem.devices))
-        s, leaves = np.asarray(at.significance), jax.tree.leaves(at.gradient)
-        leaves = [np.asarray(leaf) for leaf in leaves]
-        answers = [(s[i], *(leaf[i] for leaf in leaves)) for i in range(len(walks))]
+    lane = [_Lane(walk) for walk in walks]
+    while asking := [one for one in lane if one.result is None]:
+        points = [(asking[0] if one.result is not None else one).point for one in lane]
+        leaves = [np.stack(leaf) for leaf in zip(*points, strict=True)]
+        v = lanes.place(jax.tree.unflatten(structure, leaves), problem.devices)
+        at = problem.evaluate(targets, v)
+        found = [np.asarray(a) for a in (at.significance, *jax.tree.leaves(at.gradient))]
+        for i, one in enumerate(lane):
+            if one.result is None:
+                one.answer([a[i] for a in found])
+    return [one.result for one in lane]
+
+
+class _Lane:
+    """A lane that is followed until it asks for a point that it has not asked for lately.
+
+    jaxopt begins each step with the point at which its last one ended.
+    """
+
+    def __init__(self, walk: Any):
+        self.walk, self.result, self.point = walk, None, None
+        self._known: list[tuple[Any, Any]] = []
+        self._go_on(None)
+
+    def answer(self, found: Any) -> None:
+        """Goes on from what was found at `point`."""
+        self._known = [*self._known[1 - REMEMBERED :], (self.point, found)]
+        self._go_on(found)
+
+    def _go_on(self, found: Any) -> None:
+        try:
+            while True:
+                self.point = [np.asarray(a) for a in self.walk.send(found)]
+                found = next((f for point, f in self._known if _same(point, self.point)), None)
+                if found is None:
+                    return
+        except StopIteration as end:
+            self.result = end.value
+
+
+def _same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _key(state: LbfgsState) -> tuple[Any, Any]:
