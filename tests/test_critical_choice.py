@@ -35,7 +35,7 @@ def dimensions_by_threshold(data, tau_min, tau_max, **options):
     return taus, [approximate_kernel(data, tau, **options).shape[1] for tau in taus]
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(seed=SEEDS, tree=st.sampled_from(["balanced", "sequential"]))
 def test_nested_intervals_find_what_enumeration_finds(seed, tree):
     data = spectra_of(messy(np.random.default_rng(seed)))
