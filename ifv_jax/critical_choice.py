@@ -1,7 +1,7 @@
-"""The critical space C: candidates from nested intervals over tau, and the choice (Sec. 3.5).
+"""The search for the critical space C, by candidates and a choice among them (Sec. 3.5).
 
-`candidate_spaces` runs Algorithm 1 at the thresholds where the dimension changes, `choose_space`
-picks among what was found by how well known objectives are recovered.
+`candidate_spaces` runs Algorithm 1 at the thresholds where the dimension changes. `choose_space`
+compares how well known objectives are recovered on each candidate.
 """
 
 import enum
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from ifv_jax.checks import (
     InputError,
@@ -42,7 +43,13 @@ from ifv_jax.targets import random_targets
 
 
 class Candidate(NamedTuple):
-    """A critical space and the thresholds tau in [tau_low, tau_high) that give its dimension."""
+    """A critical space and the thresholds that give its dimension.
+
+    Attributes:
+      space: the critical space.
+      tau_low: the lowest of these thresholds; `space` is the critical space of this one.
+      tau_high: the thresholds are below this one.
+    """
 
     space: CriticalSpace
     tau_low: float
@@ -56,37 +63,42 @@ def candidate_spaces(
     tau_max: float = 0.1,
     intervals: int = 1,
     max_removed: int | None = None,
-    response=None,
+    response: Float[ArrayLike, "samples n"] | None = None,
     order: Order = None,
     tree: Tree = "balanced",
     max_angle_deg: float = 45.0,
 ) -> tuple[Candidate, ...]:
-    """Nested intervals: one critical space for every dimension that some threshold gives.
+    """Finds one critical space for every dimension that some threshold gives, by bisection.
 
-    The subspace is piecewise constant in tau, and changes only at the quotients sigma_ij /
-    sigma_max,i. Their sorted list, between tau_min and tau_max, is bisected wherever the dimension
-    differs at the two ends.
+    The subspace is piecewise constant in tau and changes only at the quotients sigma_ij /
+    sigma_max,i. The sorted list of the quotients between tau_min and tau_max is bisected wherever
+    the dimension differs at the two ends of an interval.
+
+    The bisection may miss candidates, because the dimension is not always monotone in tau. Where
+    both ends of an interval have the same dimension, its inside is not examined, and a range that
+    is reported as one may consist of several. `enumerate_spaces` misses nothing.
 
     Args:
-      spectra: of N Jacobians, see `ifv_jax.spectra`.
-      tau_min, tau_max: range of thresholds, 0 < tau_min <= tau_max. Below tau_min lies rounding;
-        near 1 every dimension appears.
-      intervals: number of intervals to start from. More cost more, and miss less.
-      max_removed: the largest dimension of U of interest; None for any. Each threshold that is
-        looked at costs one run of Algorithm 1 (for 32 samples, up to a second at n = 512), about
-        log2(N n) of them for every dimension: a limit helps where U can have hundreds.
-      response: (N, n), for `CriticalSpace.offset`.
-      order, tree, max_angle_deg: of Algorithm 1, see `approximate_kernel`.
+      spectra: singular vectors and values of N Jacobians, see `ifv_jax.spectra`.
+      tau_min: smallest threshold, > 0. Quotients below it are rounding errors.
+      tau_max: largest threshold, >= tau_min. Near 1 every dimension occurs.
+      intervals: number of intervals to start from. More intervals cost more and miss less.
+      max_removed: the largest dimension of U of interest, or None for any. Every examined threshold
+        costs one run of Algorithm 1 (for 32 samples up to a second at n = 512), and every dimension
+        needs about log2(N n) of them. A limit helps where U can have hundreds of dimensions.
+      response: responses (N, n), from which `CriticalSpace.offset` is computed.
+      order: order of merging, see `approximate_kernel`.
+      tree: tree of merging, see `approximate_kernel`.
+      max_angle_deg: limit on principal angles in degrees, see `approximate_kernel`.
 
-    Returns: candidates by descending dimension d, the full space among them where U = 0 was found;
-      U as the whole space (d = 0) is left out. The space is that of tau_low, where U holds the
-      fewest vectors that do not belong to it. Where a dimension comes up in several ranges of tau,
-      the widest on a log scale is taken.
+    Returns:
+      Candidates by descending dimension d. The full space is among them where U = 0 was found; U as
+      the whole space (d = 0) is left out. The space of a candidate is that of its tau_low, where U
+      contains the fewest vectors that do not belong to it. Where a dimension occurs in several
+      ranges of tau, the widest range on a log scale is taken.
 
-    May miss: the dimension is not always monotone in tau. Where it comes back to the same value at
-    both ends, what lies between is not seen, and a range given as one may consist of several.
-    `enumerate_spaces` misses nothing.
-    Raises: `InputError` for a bad threshold, order, tree or angle.
+    Raises:
+      InputError: a threshold, the order, the tree or the angle is not valid.
     """
     check_spectra(spectra)
     tau_min, tau_max = (
@@ -127,7 +139,7 @@ def candidate_spaces(
             middle = (low + high) // 2
             pending += [(low, middle), (middle, high)]
 
-    # Ranges of equal dimension among the thresholds that were looked at.
+    # Ranges of equal dimension among the thresholds that were examined.
     seen = sorted(kernels)
     starts = [i for k, i in enumerate(seen) if k == 0 or dimension(i) != dimension(seen[k - 1])]
     edges = [*(taus[i] for i in starts), tau_max]
@@ -148,7 +160,18 @@ def candidate_spaces(
 
 
 def enumerate_spaces(spectra: Spectra, **options) -> tuple[Candidate, ...]:
-    """`candidate_spaces` by trying every breakpoint: slow, but complete. Same options."""
+    """Finds the same as `candidate_spaces` by trying every breakpoint: slow, but complete.
+
+    Args:
+      spectra: singular vectors and values of N Jacobians.
+      **options: options of `candidate_spaces`; `intervals` is ignored.
+
+    Returns:
+      Candidates by descending dimension d.
+
+    Raises:
+      InputError: an option is not valid.
+    """
     size = check_spectra(spectra).values.size
     return candidate_spaces(spectra, **{**options, "intervals": max(1, size)})
 
@@ -169,56 +192,80 @@ class ChoiceStatus(enum.Enum):
 
 
 class SpaceScore(NamedTuple):
-    """How well known objectives were predicted on one critical space; one row of the table."""
+    """How well known objectives were predicted on one critical space; one row of the table.
 
-    dimension: int  # d
-    tau_low: float  # range of thresholds, NaN where none belongs to it
+    Attributes:
+      dimension: d, the dimension of the critical space.
+      tau_low: lower end of the range of thresholds; NaN where no threshold belongs to the space.
+      tau_high: upper end of that range.
+      median_deg: median angle between predictions and known objectives, both projected onto C.
+      p90_deg: 90th percentile of that angle.
+      random_deg: median angle of a random guess with the right sign on the same C.
+      outside: mean of |P_U t|^2 over the known objectives.
+      qualifies: whether median_deg is below the given part of random_deg.
+    """
+
+    dimension: int
+    tau_low: float
     tau_high: float
-    median_deg: float  # angle between prediction and known objective, both projected onto C
-    p90_deg: float  # its 90th percentile
-    random_deg: float  # median for a random guess with the right sign on the same C
-    outside: float  # mean |P_U t|^2 of the known objectives
-    qualifies: bool  # median_deg below the given part of random_deg
+    median_deg: float
+    p90_deg: float
+    random_deg: float
+    outside: float
+    qualifies: bool
 
 
 class Choice(NamedTuple):
-    """The outcome of `choose_space`."""
+    """The outcome of `choose_space`.
+
+    Attributes:
+      space: the critical space that was chosen.
+      status: whether a space qualified.
+      table: the scores of all candidates, by descending dimension.
+    """
 
     space: CriticalSpace
     status: ChoiceStatus
-    table: tuple[SpaceScore, ...]  # by descending dimension
+    table: tuple[SpaceScore, ...]
 
 
 def choose_space(
     candidates: Sequence[Candidate],
     predict: Callable[[CriticalSpace], jax.Array | np.ndarray],
-    targets,
+    targets: Float[ArrayLike, "samples n"],
     *,
     within_deg: float = 1.0,
     below_random: float = 0.25,
     guesses: int = 64,
     seed: int = 0,
 ) -> Choice:
-    """The largest critical space on which known objectives are recovered (Sec. 3.5).
+    """Chooses the largest critical space on which known objectives are recovered (Sec. 3.5).
 
-    Small spaces look good by themselves, so a space qualifies only if its median angle is below
-    `below_random` times that of a random guess; then the largest is taken whose median is within
-    `within_deg` of the best that qualifies.
+    Angles shrink with the dimension of a space, even for guesses. Therefore a space qualifies only
+    if its median angle is below `below_random` times that of a random guess. Among the spaces that
+    qualify, the largest is chosen whose median is within `within_deg` of the best one.
+
+    The guesses of the random baseline are `random_targets` projected onto C, with the better of the
+    two signs, because the inversion determines the sign, too. In one dimension a guess is always
+    right, so nothing can beat it there.
 
     Args:
-      candidates: from `candidate_spaces`; the full space is added if it is not among them.
-      predict: the inversion: critical space -> predicted objectives (N, n) of N realizations. It is
+      candidates: critical spaces from `candidate_spaces`; the full space is added if it is missing.
+      predict: the inversion, critical space -> predicted objectives (N, n) of N realizations. It is
         called once for each candidate.
-      targets: (N, n), the objectives that FV sampled for these realizations, unit length.
-      within_deg, below_random: see above.
-      guesses, seed: of the random baseline. Its guesses are `random_targets` projected onto C, with
-        the better of the two signs, since the inversion fixes the sign as well: in one dimension a
-        guess is always right and nothing can beat it.
+      targets: the objectives (N, n) that FV maximized for these realizations, of unit length.
+      within_deg: tolerance in degrees, >= 0, see above.
+      below_random: factor >= 0, see above.
+      guesses: number of random guesses, >= 1.
+      seed: seed of the random guesses.
 
-    Returns: `Choice`. If none qualifies, its status says so and the space is the one with the
-      lowest ratio of its median to the random guess's (the larger of equals). A prediction that is
-      not finite counts as 90 degrees, and so does one for an objective that lies in U altogether.
-    Raises: `InputError` for targets or predictions of another shape.
+    Returns:
+      The choice. If no space qualifies, its status says so, and the space is the one with the
+      lowest ratio of its median to that of the random guess (the larger one of equals). A
+      prediction counts as 90 degrees if it is not finite, or if its objective lies in U.
+
+    Raises:
+      InputError: the targets or predictions have another shape, or an option is not valid.
     """
     targets = check_targets(targets)
     n = targets.shape[1]
@@ -308,10 +355,12 @@ def _check_candidates(candidates) -> list[Candidate]:
     return found
 
 
-def _random_median(space: CriticalSpace, random: jax.Array, targets: jax.Array) -> float:
-    """Median angle in degrees between targets and random guesses on C, the sign being known."""
+def _random_median(
+    space: CriticalSpace, random: Float[Array, "guesses n"], targets: Float[Array, "samples n"]
+) -> float:
+    """Returns the median angle in degrees on C between targets and guesses of known sign."""
     if space.basis.shape[1] == 1:
-        return 0.0  # exactly, whatever the rounding
+        return 0.0  # without rounding errors
     guesses, known = (np.asarray(project(space, t), np.float64) for t in (random, targets))
     cosine = np.abs(known @ guesses.T)  # 0, and so 90 degrees, for a projection that is zero
     return float(np.median(np.rad2deg(np.arccos(np.minimum(cosine, 1.0)))))
