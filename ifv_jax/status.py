@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from ifv_jax.checks import InputError
+from ifv_jax.checks.errors import InputError
 
 
 class Status(enum.IntEnum):
