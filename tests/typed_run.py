@@ -11,8 +11,9 @@ import tests.typechecker  # noqa: F401  (the hook finds it only if it is importe
 
 def main(folder: str) -> None:
     """One valid call, or more, of everything that has shapes in its signature."""
-    with install_import_hook("ifv_jax", "tests.typechecker.checked"):
+    with install_import_hook(["ifv_jax", "models"], "tests.typechecker.checked"):
         import ifv_jax as ifv
+        from models import densenet, googlenet, srnet
 
     import jax
     import jax.numpy as jnp
@@ -90,6 +91,23 @@ def main(folder: str) -> None:
     ifv.angular_distance(r, t, space=ifv.full_space(n))
     ifv.save_space(f"{folder}/space.npz", planted)
     ifv.load_space(f"{folder}/space.npz", features=n)
+
+    # Traced only: shapes are known then.
+    pixels = jnp.zeros((2, 32, 32, 3))
+    for net, inputs in (
+        (densenet.DenseNet(10, 4, 10), pixels),
+        (googlenet.GoogLeNet("bvlc"), pixels),
+        (googlenet.GoogLeNet("torchvision"), pixels),
+        (srnet.SRNet(), jnp.zeros((2, 8, 8, 5))),
+    ):
+        variables = jax.eval_shape(net.init, key, inputs)
+        loss = lambda images, variables, net=net: jnp.sum(net.apply(variables, images))  # noqa: E731
+        jax.eval_shape(jax.grad(loss), inputs, variables)
+    train = lambda images, variables: densenet.DenseNet(10, 4, 10).apply(  # noqa: E731
+        variables, images, train=True, mutable=["batch_stats"]
+    )
+    jax.eval_shape(train, pixels, jax.eval_shape(densenet.DenseNet(10, 4, 10).init, key, pixels))
+    srnet.finish(jnp.ones((2, 32, 32, 6)))
 
     # The hook is in place: a wrong shape does not get past the annotations.
     try:
