@@ -12,17 +12,24 @@ settings.register_profile("ifv_jax", max_examples=60, deadline=None, derandomize
 settings.load_profile("ifv_jax")
 
 LONGEST = (
+    "test_devices.py",
+    "test_visualization.py",
     "test_same_job.py",
     "test_training.py",
     "test_srnet_training.py",
-    "test_devices.py",
     "test_low_precision.py",
-    "test_visualization.py",
     "test_kinks.py",
+    "test_readme.py",
+    "test_shapes.py",
 )
 """Modules that begin first, so that no worker is left with a long one at the end."""
 
-SLOW = ()
+SLOW = (
+    "test_devices.py::test_four_devices_have_the_bits_of_one",
+    "test_devices.py::test_two_hosts_share_the_work_and_have_the_bits_of_one",
+    "test_kinks.py::test_round_off_changes_little_off_kinks",
+    "test_visualization.py::test_killed_and_resumed_is_bit_identical",
+)
 """Tests of more than about half a minute, as `module::test`. They are marked `slow`."""
 
 
