@@ -2,9 +2,9 @@
 
 If J(v)^T u = 0 for every v, then u is a trivial solution of the inversion, and objectives are
 determined only up to multiples of u. U is the space of such u, and C is its orthogonal complement.
-Algorithm 1 approximates U from sampled Jacobians for one threshold tau; `ifv_jax.critical_choice`
-searches over tau. Everything runs on the host in float64, because the matrices are n x n and the
-number of vectors differs from sample to sample.
+Algorithm 1 approximates U from sampled Jacobians for one threshold tau. The search over tau is in
+`ifv_jax.critical_candidates`. Everything runs on the host in float64, because the matrices are
+n x n and the number of vectors differs from sample to sample.
 """
 
 from collections.abc import Sequence

@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifv_jax.checks import InputError
-from ifv_jax.critical_choice import (
-    Candidate,
-    ChoiceStatus,
-    candidate_spaces,
-    choose_space,
-    enumerate_spaces,
-)
+from ifv_jax.critical_candidates import Candidate, candidate_spaces, enumerate_spaces
+from ifv_jax.critical_choice import ChoiceStatus, choose_space
 from ifv_jax.critical_kernel import approximate_kernel, spectra
 from ifv_jax.critical_space import (
     critical_space_from_complement,

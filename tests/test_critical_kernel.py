@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifv_jax.checks import InputError
-from ifv_jax.critical_choice import (
+from ifv_jax.critical_candidates import (
     candidate_spaces,
 )
 from ifv_jax.critical_kernel import approximate_kernel, spectra
