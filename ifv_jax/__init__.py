@@ -2,14 +2,8 @@
 
 from ifv_jax.aggregation import identity, max_mean, mean, pick
 from ifv_jax.checks import InputError
-from ifv_jax.critical_choice import (
-    Candidate,
-    Choice,
-    ChoiceStatus,
-    candidate_spaces,
-    choose_space,
-    enumerate_spaces,
-)
+from ifv_jax.critical_candidates import Candidate, candidate_spaces, enumerate_spaces
+from ifv_jax.critical_choice import Choice, ChoiceStatus, choose_space
 from ifv_jax.critical_kernel import Spectra, approximate_kernel, spectra
 from ifv_jax.critical_space import (
     CriticalSpace,

@@ -1,11 +1,12 @@
-"""A: from the activations of a layer to one value per feature (Sec. 2.3 of the paper).
+"""Aggregations A, which reduce the activations of a layer to one value per feature (Sec. 2.3).
 
-Each function takes activations (batch, h, w, features) and returns (batch, features); any callable
-of that form will do. Set parameters with `functools.partial(max_mean, window=2)`.
+Each function takes activations (batch, h, w, features) and returns (batch, features). Any callable
+of that form can replace it. `functools.partial(max_mean, window=2)` sets parameters.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
 
 from ifv_jax.checks import InputError, as_array, check_integer, check_integers
 
@@ -19,7 +20,7 @@ def _check_spatial(activations, name: str) -> jax.Array:
 
 
 def _fitting(ndim: int) -> str:
-    """Which aggregation would do for activations of so many axes, batch first, features last."""
+    """Suggests an aggregation for activations of so many axes, batch first and features last."""
     if ndim == 2:
         return "For a layer without space, such as logits, use `ifv_jax.identity`."
     if ndim == 3:
@@ -37,14 +38,24 @@ def _fitting(ndim: int) -> str:
     return "Tap a layer with a batch axis in front and features last."
 
 
-def max_pool(activations: jax.Array, *, window: int, stride: int) -> jax.Array:
-    """Max pooling without padding, (batch, h, w, c) -> (batch, h', w', c).
+def max_pool(
+    activations: Float[Array, "batch h w c"], *, window: int, stride: int
+) -> Float[Array, "batch h2 w2 c"]:
+    """Applies max pooling without padding.
 
-    Built from strided slices: the gradient of XLA's own pooling (`select_and_scatter`) is slow on
-    the CPU. Ties share the gradient evenly. A window larger than the map is clipped to it.
+    The pooling is built from strided slices, because the gradient of XLA's own pooling
+    (`select_and_scatter`) is slow on the CPU. Ties share the gradient evenly.
+
+    Args:
+      activations: (batch, h, w, c).
+      window: side of the window in pixels. A window larger than the map is clipped to it.
+      stride: step between windows in pixels.
+
+    Returns:
+      The maxima, (batch, h', w', c).
     """
     _, height, width, _ = activations.shape
-    stride = min(stride, max(height, width, 1))  # further on there is nothing
+    stride = min(stride, max(height, width, 1))  # a larger step would leave the map, too
     window_y, window_x = min(window, height), min(window, width)
     rows = (height - window_y) // stride + 1
     columns = (width - window_x) // stride + 1
@@ -61,21 +72,62 @@ def max_pool(activations: jax.Array, *, window: int, stride: int) -> jax.Array:
     return pooled
 
 
-def max_mean(activations: jax.Array, *, window: int = 3, stride: int = 2) -> jax.Array:
-    """Max pooling, then the spatial mean: the paper's choice, since it breaks linearity."""
+def max_mean(
+    activations: Float[ArrayLike, "batch h w features"], *, window: int = 3, stride: int = 2
+) -> Float[Array, "batch features"]:
+    """Computes the spatial mean after max pooling. The paper uses it because it is not linear.
+
+    Args:
+      activations: (batch, h, w, features).
+      window: side of the pooling window in pixels, >= 1.
+      stride: step between windows in pixels, >= 1.
+
+    Returns:
+      The response, (batch, features).
+
+    Raises:
+      InputError: the activations have another number of axes, or a parameter is not valid.
+    """
     activations = _check_spatial(activations, "max_mean")
     window = check_integer(window, "window", least=1)
     stride = check_integer(stride, "stride", least=1)
     return max_pool(activations, window=window, stride=stride).mean(axis=(1, 2))
 
 
-def mean(activations: jax.Array) -> jax.Array:
-    """The spatial mean."""
+def mean(
+    activations: Float[ArrayLike, "batch h w features"],
+) -> Float[Array, "batch features"]:
+    """Computes the spatial mean.
+
+    Args:
+      activations: (batch, h, w, features).
+
+    Returns:
+      The response, (batch, features).
+
+    Raises:
+      InputError: the activations have another number of axes.
+    """
     return _check_spatial(activations, "mean").mean(axis=(1, 2))
 
 
-def pick(activations: jax.Array, *, position: tuple[int, int] | None = None) -> jax.Array:
-    """One activation per feature: the centre (h // 2, w // 2), or `position` = (row, column)."""
+def pick(
+    activations: Float[ArrayLike, "batch h w features"],
+    *,
+    position: tuple[int, int] | None = None,
+) -> Float[Array, "batch features"]:
+    """Picks one activation per feature.
+
+    Args:
+      activations: (batch, h, w, features).
+      position: (row, column) of the activation, or None for the centre (h // 2, w // 2).
+
+    Returns:
+      The response, (batch, features).
+
+    Raises:
+      InputError: the activations have another number of axes, or do not contain the position.
+    """
     activations = _check_spatial(activations, "pick")
     _, height, width, _ = activations.shape
     row, column = height // 2, width // 2
@@ -92,8 +144,18 @@ def pick(activations: jax.Array, *, position: tuple[int, int] | None = None) -> 
     return activations[:, row, column]
 
 
-def identity(activations: jax.Array) -> jax.Array:
-    """The activations themselves, for a layer without space, such as logits."""
+def identity(activations: Float[ArrayLike, "batch features"]) -> Float[Array, "batch features"]:
+    """Returns the activations themselves, for a layer without spatial axes, such as logits.
+
+    Args:
+      activations: (batch, features).
+
+    Returns:
+      The response, (batch, features).
+
+    Raises:
+      InputError: the activations have another number of axes.
+    """
     expected = "activations of shape (batch, features) for identity"
     activations = as_array(activations, expected, "Pass what the network returns.")
     if activations.ndim != 2:
@@ -102,4 +164,4 @@ def identity(activations: jax.Array) -> jax.Array:
 
 
 SPATIAL = (max_mean, mean, pick)
-"""Those that take (batch, h, w, features)."""
+"""The aggregations that take activations (batch, h, w, features)."""

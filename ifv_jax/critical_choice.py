@@ -1,16 +1,15 @@
-"""The critical space C: candidates from nested intervals over tau, and the choice (Sec. 3.5).
+"""The choice of the critical space C among candidates (Sec. 3.5).
 
-`candidate_spaces` runs Algorithm 1 at the thresholds where the dimension changes, `choose_space`
-picks among what was found by how well known objectives are recovered.
+`choose_space` compares how well known objectives are recovered on each candidate.
 """
 
 import enum
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from ifv_jax.checks import (
     InputError,
@@ -21,136 +20,16 @@ from ifv_jax.checks import (
     check_targets,
     describe,
 )
-from ifv_jax.critical_kernel import (
-    Order,
-    Spectra,
-    Tree,
-    approximate_kernel,
-    check_spectra,
-    merge_order,
-)
+from ifv_jax.critical_candidates import Candidate
 from ifv_jax.critical_space import (
     CriticalSpace,
     check_critical_space,
-    critical_space_from_complement,
     fraction_outside,
     full_space,
     project,
 )
 from ifv_jax.metrics import angular_distance
 from ifv_jax.targets import random_targets
-
-
-class Candidate(NamedTuple):
-    """A critical space and the thresholds tau in [tau_low, tau_high) that give its dimension."""
-
-    space: CriticalSpace
-    tau_low: float
-    tau_high: float
-
-
-def candidate_spaces(
-    spectra: Spectra,
-    *,
-    tau_min: float = 1e-6,
-    tau_max: float = 0.1,
-    intervals: int = 1,
-    max_removed: int | None = None,
-    response=None,
-    order: Order = None,
-    tree: Tree = "balanced",
-    max_angle_deg: float = 45.0,
-) -> tuple[Candidate, ...]:
-    """Nested intervals: one critical space for every dimension that some threshold gives.
-
-    The subspace is piecewise constant in tau, and changes only at the quotients sigma_ij /
-    sigma_max,i. Their sorted list, between tau_min and tau_max, is bisected wherever the dimension
-    differs at the two ends.
-
-    Args:
-      spectra: of N Jacobians, see `ifv_jax.spectra`.
-      tau_min, tau_max: range of thresholds, 0 < tau_min <= tau_max. Below tau_min lies rounding;
-        near 1 every dimension appears.
-      intervals: number of intervals to start from. More cost more, and miss less.
-      max_removed: the largest dimension of U of interest; None for any. Each threshold that is
-        looked at costs one run of Algorithm 1 (for 32 samples, up to a second at n = 512), about
-        log2(N n) of them for every dimension: a limit helps where U can have hundreds.
-      response: (N, n), for `CriticalSpace.offset`.
-      order, tree, max_angle_deg: of Algorithm 1, see `approximate_kernel`.
-
-    Returns: candidates by descending dimension d, the full space among them where U = 0 was found;
-      U as the whole space (d = 0) is left out. The space is that of tau_low, where U holds the
-      fewest vectors that do not belong to it. Where a dimension comes up in several ranges of tau,
-      the widest on a log scale is taken.
-
-    May miss: the dimension is not always monotone in tau. Where it comes back to the same value at
-    both ends, what lies between is not seen, and a range given as one may consist of several.
-    `enumerate_spaces` misses nothing.
-    Raises: `InputError` for a bad threshold, order, tree or angle.
-    """
-    check_spectra(spectra)
-    tau_min, tau_max = (
-        check_real(tau, name, "a threshold > 0", above=0, do="Try 1e-6 and 0.1.")
-        for name, tau in (("tau_min", tau_min), ("tau_max", tau_max))
-    )
-    if tau_min > tau_max:
-        raise InputError("tau_min <= tau_max", f"{tau_min} and {tau_max}", "Try 1e-6 and 0.1.")
-    intervals = check_integer(intervals, "intervals", least=1)
-    if max_removed is not None:
-        max_removed = check_integer(max_removed, "max_removed", least=0)
-    quotients = spectra.quotients
-    samples, n = quotients.shape
-    steps = np.unique(quotients[(quotients > tau_min) & (quotients <= tau_max)])
-    taus = np.concatenate([[tau_min], steps])
-    limit = n - 1 if max_removed is None else min(max_removed, n - 1)
-    order = merge_order(order, samples)  # a key draws one order, for all thresholds
-    kernels: dict[int, np.ndarray] = {}
-
-    def dimension(i: int) -> int:
-        if i not in kernels:
-            kernels[i] = approximate_kernel(
-                spectra, taus[i], order=order, tree=tree, max_angle_deg=max_angle_deg
-            )
-        return kernels[i].shape[1]
-
-    last = taus.size - 1
-    ends = np.unique(np.linspace(0, last, min(intervals, max(last, 1)) + 1).round().astype(int))
-    pending = list(itertools.pairwise(ends))
-    dimension(0)
-    while pending:
-        low, high = pending.pop()
-        if (
-            dimension(low) != dimension(high)
-            and high - low > 1
-            and (min(dimension(low), dimension(high)) <= limit)
-        ):
-            middle = (low + high) // 2
-            pending += [(low, middle), (middle, high)]
-
-    # Ranges of equal dimension among the thresholds that were looked at.
-    seen = sorted(kernels)
-    starts = [i for k, i in enumerate(seen) if k == 0 or dimension(i) != dimension(seen[k - 1])]
-    edges = [*(taus[i] for i in starts), tau_max]
-    widest: dict[int, tuple[float, int, float]] = {}
-    for k, start in enumerate(starts):
-        width = np.log(edges[k + 1] / edges[k])
-        if dimension(start) not in widest or width > widest[dimension(start)][0]:
-            widest[dimension(start)] = (width, start, edges[k + 1])
-    return tuple(
-        Candidate(
-            critical_space_from_complement(kernels[start], response=response, tau=taus[start]),
-            float(taus[start]),
-            float(tau_high),
-        )
-        for u, (_, start, tau_high) in sorted(widest.items())
-        if u <= limit
-    )
-
-
-def enumerate_spaces(spectra: Spectra, **options) -> tuple[Candidate, ...]:
-    """`candidate_spaces` by trying every breakpoint: slow, but complete. Same options."""
-    size = check_spectra(spectra).values.size
-    return candidate_spaces(spectra, **{**options, "intervals": max(1, size)})
 
 
 class ChoiceStatus(enum.Enum):
@@ -169,56 +48,80 @@ class ChoiceStatus(enum.Enum):
 
 
 class SpaceScore(NamedTuple):
-    """How well known objectives were predicted on one critical space; one row of the table."""
+    """How well known objectives were predicted on one critical space; one row of the table.
 
-    dimension: int  # d
-    tau_low: float  # range of thresholds, NaN where none belongs to it
+    Attributes:
+      dimension: d, the dimension of the critical space.
+      tau_low: lower end of the range of thresholds; NaN where no threshold belongs to the space.
+      tau_high: upper end of that range.
+      median_deg: median angle between predictions and known objectives, both projected onto C.
+      p90_deg: 90th percentile of that angle.
+      random_deg: median angle of a random guess with the right sign on the same C.
+      outside: mean of |P_U t|^2 over the known objectives.
+      qualifies: whether median_deg is below the given part of random_deg.
+    """
+
+    dimension: int
+    tau_low: float
     tau_high: float
-    median_deg: float  # angle between prediction and known objective, both projected onto C
-    p90_deg: float  # its 90th percentile
-    random_deg: float  # median for a random guess with the right sign on the same C
-    outside: float  # mean |P_U t|^2 of the known objectives
-    qualifies: bool  # median_deg below the given part of random_deg
+    median_deg: float
+    p90_deg: float
+    random_deg: float
+    outside: float
+    qualifies: bool
 
 
 class Choice(NamedTuple):
-    """The outcome of `choose_space`."""
+    """The outcome of `choose_space`.
+
+    Attributes:
+      space: the critical space that was chosen.
+      status: whether a space qualified.
+      table: the scores of all candidates, by descending dimension.
+    """
 
     space: CriticalSpace
     status: ChoiceStatus
-    table: tuple[SpaceScore, ...]  # by descending dimension
+    table: tuple[SpaceScore, ...]
 
 
 def choose_space(
     candidates: Sequence[Candidate],
     predict: Callable[[CriticalSpace], jax.Array | np.ndarray],
-    targets,
+    targets: Float[ArrayLike, "samples n"],
     *,
     within_deg: float = 1.0,
     below_random: float = 0.25,
     guesses: int = 64,
     seed: int = 0,
 ) -> Choice:
-    """The largest critical space on which known objectives are recovered (Sec. 3.5).
+    """Chooses the largest critical space on which known objectives are recovered (Sec. 3.5).
 
-    Small spaces look good by themselves, so a space qualifies only if its median angle is below
-    `below_random` times that of a random guess; then the largest is taken whose median is within
-    `within_deg` of the best that qualifies.
+    Angles shrink with the dimension of a space, even for guesses. Therefore a space qualifies only
+    if its median angle is below `below_random` times that of a random guess. Among the spaces that
+    qualify, the largest is chosen whose median is within `within_deg` of the best one.
+
+    The guesses of the random baseline are `random_targets` projected onto C, with the better of the
+    two signs, because the inversion determines the sign, too. In one dimension a guess is always
+    right, so nothing can beat it there.
 
     Args:
-      candidates: from `candidate_spaces`; the full space is added if it is not among them.
-      predict: the inversion: critical space -> predicted objectives (N, n) of N realizations. It is
+      candidates: critical spaces from `candidate_spaces`; the full space is added if it is missing.
+      predict: the inversion, critical space -> predicted objectives (N, n) of N realizations. It is
         called once for each candidate.
-      targets: (N, n), the objectives that FV sampled for these realizations, unit length.
-      within_deg, below_random: see above.
-      guesses, seed: of the random baseline. Its guesses are `random_targets` projected onto C, with
-        the better of the two signs, since the inversion fixes the sign as well: in one dimension a
-        guess is always right and nothing can beat it.
+      targets: the objectives (N, n) that FV maximized for these realizations, of unit length.
+      within_deg: tolerance in degrees, >= 0, see above.
+      below_random: factor >= 0, see above.
+      guesses: number of random guesses, >= 1.
+      seed: seed of the random guesses.
 
-    Returns: `Choice`. If none qualifies, its status says so and the space is the one with the
-      lowest ratio of its median to the random guess's (the larger of equals). A prediction that is
-      not finite counts as 90 degrees, and so does one for an objective that lies in U altogether.
-    Raises: `InputError` for targets or predictions of another shape.
+    Returns:
+      The choice. If no space qualifies, its status says so, and the space is the one with the
+      lowest ratio of its median to that of the random guess (the larger one of equals). A
+      prediction counts as 90 degrees if it is not finite, or if its objective lies in U.
+
+    Raises:
+      InputError: the targets or predictions have another shape, or an option is not valid.
     """
     targets = check_targets(targets)
     n = targets.shape[1]
@@ -308,10 +211,12 @@ def _check_candidates(candidates) -> list[Candidate]:
     return found
 
 
-def _random_median(space: CriticalSpace, random: jax.Array, targets: jax.Array) -> float:
-    """Median angle in degrees between targets and random guesses on C, the sign being known."""
+def _random_median(
+    space: CriticalSpace, random: Float[Array, "guesses n"], targets: Float[Array, "samples n"]
+) -> float:
+    """Returns the median angle in degrees on C between targets and guesses of known sign."""
     if space.basis.shape[1] == 1:
-        return 0.0  # exactly, whatever the rounding
+        return 0.0  # without rounding errors
     guesses, known = (np.asarray(project(space, t), np.float64) for t in (random, targets))
     cosine = np.abs(known @ guesses.T)  # 0, and so 90 degrees, for a projection that is zero
     return float(np.median(np.rad2deg(np.arccos(np.minimum(cosine, 1.0)))))

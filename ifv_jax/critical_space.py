@@ -1,12 +1,9 @@
-"""Subspaces of feature space: the critical space as a value, and the merging of two subspaces.
+"""The critical space as a value: making, applying, saving and loading it.
 
-A subspace is an orthonormal basis (n, u) in columns, u = 0 allowed. Which basis means nothing:
-compare projectors. Bases are NumPy float64 on the host, since small angles want float64; only
-`project` and `fraction_outside` are JAX functions, and can be traced. How a critical space is found
-is in `ifv_jax.critical_kernel`.
-
-A. V. Knyazev and M. E. Argentati, "Principal Angles between Subspaces in an A-Based Scalar
-Product", SIAM J. Sci. Comput. 23(6), 2002: Algorithm 3.1 with A = I is `principal_pairs`.
+Feature space is the orthogonal sum of the critical space C and its complement U. Both are given by
+orthonormal columns, of which only the span matters: compare projectors. The bases are NumPy float64
+on the host. `project` and `fraction_outside` are JAX functions and can be traced. Algorithm 1,
+which finds critical spaces, is in `ifv_jax.critical_kernel`.
 """
 
 import os
@@ -15,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Float64
 
 from ifv_jax.checks import (
     InputError,
@@ -25,39 +23,55 @@ from ifv_jax.checks import (
     check_real,
     describe,
 )
+from ifv_jax.subspaces import check_orthonormal
 
 _FILE_FORMAT = 1
 
 MOST_FEATURES = 50_000
-"""Its square in float64 takes 20 GB: a larger number is a mistake."""
+"""Largest n of `full_space`. Its square in float64 takes 20 GB."""
 
 
 class CriticalSpace(NamedTuple):
-    """An orthogonal decomposition of feature space into C and U; a pytree of host arrays."""
+    """An orthogonal decomposition of feature space into C and U; a pytree of host arrays.
 
-    basis: np.ndarray  # B, float64 (n, d): orthonormal basis of C, d = n - u >= 1
-    complement: np.ndarray  # float64 (n, u): orthonormal basis of U
-    tau: float  # threshold of Algorithm 1 that gave U; NaN if it did not
-    offset: np.ndarray  # float64 (u,): median |<rh, u_j>| over samples, in [0, 1]; NaN if unknown
+    Attributes:
+      basis: B, an orthonormal basis of C, float64 (n, d) with d = n - u >= 1.
+      complement: an orthonormal basis of U, float64 (n, u).
+      tau: threshold of Algorithm 1 that gave U, or NaN if U came from elsewhere.
+      offset: median of |<rh, u_j>| over samples, float64 (u,) in [0, 1], or NaN if unknown.
+    """
+
+    basis: Float64[np.ndarray, "n d"]
+    complement: Float64[np.ndarray, "n u"]
+    tau: float
+    offset: Float64[np.ndarray, " u"]
 
 
 def critical_space_from_complement(
-    complement, *, response=None, tau: float = float("nan")
+    complement: Float[ArrayLike, "n u"],
+    *,
+    response: Float[ArrayLike, "samples n"] | None = None,
+    tau: float = float("nan"),
 ) -> CriticalSpace:
-    """The critical space orthogonal to U.
+    """Makes the critical space that is orthogonal to U.
+
+    Restricting the inversion to C is exact where k = 0 or the offset is 0. An offset of a few
+    percent costs a few degrees; such an offset arises for a class that was never seen and has a
+    constant logit far from zero. For a large offset the restriction breaks down.
 
     Args:
-      complement: (n, u), orthonormal basis of U within 1e-6; 0 <= u < n.
-      response: (N, n), responses r_i, for `offset`. The basis of U is then rotated so that its
-        vectors explain as much of the rh_i = r_i / |r_i| as they can, the first one most: since
-        <r, u> is constant for each u in U, a single vector then carries all of the offset. Samples
-        with r_i = 0 are left out. None: offsets are NaN.
+      complement: basis of U, (n, u) with 0 <= u < n, orthonormal within 1e-6.
+      response: responses r_i, (N, n), from which `offset` is computed; None leaves it NaN. The
+        basis of U is rotated such that its vectors explain as much of the rh_i = r_i / |r_i| as
+        possible, the first one most. Since <r, u> is constant for each u in U, a single vector then
+        carries the whole offset. Samples with r_i = 0 are left out.
       tau: threshold that gave U, for the record.
 
-    Restricting the inversion to C is exact where k = 0 or the offset is 0; it is off by a few
-    degrees for an offset of a few percent (a class that was never seen, with a constant logit far
-    from zero), and breaks down for a large one.
-    Raises: `InputError` if U is not orthonormal, has no complement, or does not fit the responses.
+    Returns:
+      The critical space.
+
+    Raises:
+      InputError: U is not orthonormal, is all of feature space, or does not fit the responses.
     """
     do = "Vectors are columns, and something has to be left for the critical space."
     complement = as_host(complement, "a basis of U of shape (n, u) with u < n", do)
@@ -67,7 +81,7 @@ def critical_space_from_complement(
             f"shape {complement.shape}",
             do,
         )
-    _check_orthonormal(complement, "U")
+    check_orthonormal(complement, "U")
     n, u = complement.shape
     tau = _check_tau(tau)
     offset = np.full(u, np.nan)
@@ -86,7 +100,7 @@ def critical_space_from_complement(
             rotation = np.linalg.svd(along)[2].T
             complement = complement @ rotation
             offset = np.median(np.abs(along @ rotation), axis=0)
-    # The sign of a basis vector means nothing; fixed, so that it does not depend on LAPACK.
+    # The sign of a basis vector is arbitrary. It is fixed, so that it does not depend on LAPACK.
     largest = np.abs(complement).argmax(axis=0)
     complement = complement * np.where(complement[largest, np.arange(u)] < 0, -1.0, 1.0)
     basis = np.linalg.qr(complement, mode="complete")[0][:, u:] if u else np.eye(n)
@@ -102,13 +116,33 @@ def _check_tau(tau) -> float:
 
 
 def full_space(features: int) -> CriticalSpace:
-    """All of feature space as critical space: no trivial solutions, U = 0 and B = I."""
+    """Makes all of feature space the critical space: no trivial solutions, U = 0 and B = I.
+
+    Args:
+      features: n, the dimension of feature space.
+
+    Returns:
+      The critical space.
+
+    Raises:
+      InputError: n is not an integer in [1, MOST_FEATURES].
+    """
     features = check_integer(features, "number of features", least=1, most=MOST_FEATURES)
     return critical_space_from_complement(np.zeros((features, 0)))
 
 
 def check_critical_space(space) -> CriticalSpace:
-    """A `CriticalSpace` whose arrays fit each other; only shapes are looked at."""
+    """Checks that the arrays of a `CriticalSpace` fit each other. Only shapes are compared.
+
+    Args:
+      space: the value to check.
+
+    Returns:
+      The same value.
+
+    Raises:
+      InputError: it is not a `CriticalSpace`, or its shapes do not fit.
+    """
     do = "Make one with `critical_space_from_complement`, `choose_space` or `load_space`."
     check_kind(space, CriticalSpace, "space", do)
     basis, complement = np.shape(space.basis), np.shape(space.complement)
@@ -119,23 +153,38 @@ def check_critical_space(space) -> CriticalSpace:
     return space
 
 
-def project(space: CriticalSpace, t) -> jax.Array:
-    """Directions projected onto C and renormalized: what of an objective can be recovered.
+def project(space: CriticalSpace, t: Float[ArrayLike, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Projects directions onto C and renormalizes them: the part of an objective to recover.
 
-    Args: t: (..., n), of any length.
-    Returns: (..., n) in the dtype of t, unit length. Zero where t is zero or, up to rounding, in U
-      (there is no direction then); not finite where t is not.
-    Raises: `InputError` if t is over another number of features.
+    Args:
+      space: the critical space.
+      t: directions (..., n) of any length.
+
+    Returns:
+      Unit vectors (..., n) in the dtype of t. A vector is zero where t is zero or, up to rounding,
+      in U, because no direction is left there. It is not finite where t is not.
+
+    Raises:
+      InputError: t is over another number of features.
     """
     t = _directions(space, t)
     return _project(jnp.asarray(space.basis), t)
 
 
-def fraction_outside(space: CriticalSpace, t) -> jax.Array:
-    """|P_U t|^2 / |t|^2, in [0, 1]: the part of an objective that FV cannot show.
+def fraction_outside(
+    space: CriticalSpace, t: Float[ArrayLike, "*batch n"]
+) -> Float[Array, "*batch"]:
+    """Computes |P_U t|^2 / |t|^2, the part of an objective that FV cannot show.
 
-    Args: t: (..., n). Returns: (...), in the dtype of t; 0 where t is zero, NaN where not finite.
-    Raises: `InputError` if t is over another number of features.
+    Args:
+      space: the critical space.
+      t: directions (..., n) of any length.
+
+    Returns:
+      Fractions (...) in [0, 1], in the dtype of t; 0 where t is zero, NaN where t is not finite.
+
+    Raises:
+      InputError: t is over another number of features.
     """
     t = _directions(space, t)
     return _fraction_outside(jnp.asarray(space.complement), t)
@@ -169,18 +218,26 @@ def _directions(space: CriticalSpace, t) -> jax.Array:
 
 
 def _scaled(t: jax.Array) -> jax.Array:
-    """t with a largest entry of 1, so that squares neither overflow nor underflow."""
+    """Scales t to a largest entry of 1, so that squares neither overflow nor underflow."""
     largest = jnp.max(jnp.abs(t), axis=-1, keepdims=True)
     return t / jnp.where(largest > 0, largest, 1)
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # GPUs would otherwise round the factors to TF32, ten bits.
+    # Otherwise GPUs round the factors to TF32, which has ten bits.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def save_space(path: str | os.PathLike, space: CriticalSpace) -> None:
-    """Write a critical space as an npz file, whole or not at all; replaces an existing file."""
+    """Writes a critical space as an npz file, whole or not at all.
+
+    Args:
+      path: the file, which is replaced if it exists.
+      space: the critical space.
+
+    Raises:
+      InputError: the file cannot be written, or an argument is of another kind.
+    """
     path = _file(path)
     check_critical_space(space)
     partial = f"{path}.partial"
@@ -203,10 +260,17 @@ def _file(path) -> str:
 
 
 def load_space(path: str | os.PathLike, *, features: int | None = None) -> CriticalSpace:
-    """Read a critical space that `save_space` wrote.
+    """Reads a critical space that `save_space` wrote.
 
-    Args: features: the n that is needed; None takes any.
-    Raises: `InputError` for a file that is missing, damaged, of another kind, or over another n.
+    Args:
+      path: the file.
+      features: the required number of features n; None accepts any.
+
+    Returns:
+      The critical space.
+
+    Raises:
+      InputError: the file is missing, damaged, of another kind, or over another n.
     """
     path = _file(path)
     if features is not None:
@@ -238,71 +302,5 @@ def load_space(path: str | os.PathLike, *, features: int | None = None) -> Criti
             f"one over {n} in {path}",
             "Load the one that was found for this network and layer.",
         )
-    _check_orthonormal(np.hstack([basis, complement]), "C and U")
+    check_orthonormal(np.hstack([basis, complement]), "C and U")
     return CriticalSpace(basis, complement, float(values["tau"]), offset)
-
-
-def _check_orthonormal(basis: np.ndarray, name: str) -> None:
-    error = np.abs(basis.T @ basis - np.eye(basis.shape[1])).max(initial=0.0)
-    if not error < 1e-6:  # also for NaN
-        raise InputError(
-            f"an orthonormal basis of {name}",
-            f"inner products off by {error:.1g}",
-            "Orthonormalize the columns, for instance with numpy.linalg.qr.",
-        )
-
-
-class PrincipalPairs(NamedTuple):
-    """Pairs of unit vectors of two subspaces, in mutually orthogonal planes, by ascending angle."""
-
-    angles: np.ndarray  # float64 (k,), radians in [0, pi / 2]
-    left: np.ndarray  # float64 (n, k), orthonormal
-    right: np.ndarray  # float64 (n, k), orthonormal
-
-
-def principal_pairs(p: np.ndarray, q: np.ndarray) -> PrincipalPairs:
-    """Principal angles and vectors of two subspaces (Knyazev & Argentati 2002).
-
-    Args: p: (n, a), q: (n, b), orthonormal, float64.
-    Returns: `PrincipalPairs` with k = min(a, b).
-
-    cos(1e-9) rounds to one: angles below 45 degrees are taken from their sines, those above from
-    their cosines.
-    """
-    if p.shape[1] < q.shape[1]:
-        angles, right, left = principal_pairs(q, p)
-        return PrincipalPairs(angles, left, right)
-    _, sines, z = np.linalg.svd(q - p @ (p.T @ q), full_matrices=False)
-    sines, z = sines[::-1], z[::-1].T
-    small = int(np.sum(sines**2 < 0.5))
-    right_small = q @ z[:, :small]
-    left_small = p @ (p.T @ right_small)
-    left_small /= np.linalg.norm(left_small, axis=0)  # the cosines, above 0.7
-    # Unlike in the paper the large angles come from what the small ones left over, not from a
-    # second decomposition of everything: so no pair is met twice, or lost, at 45 degrees.
-    rest = q @ z[:, small:]
-    y, cosines, w = np.linalg.svd(p.T @ rest, full_matrices=False)
-    angles = np.concatenate([np.arcsin(sines[:small]), np.arccos(np.clip(cosines, 0, 1))])
-    return PrincipalPairs(
-        angles, np.hstack([left_small, p @ y]), np.hstack([right_small, rest @ w.T])
-    )
-
-
-def merge(
-    p: np.ndarray, q: np.ndarray, *, weight: float = 0.5, max_angle_deg: float = 45.0
-) -> np.ndarray:
-    """The middle of what two subspaces roughly have in common: (n, a), (n, b) -> (n, u).
-
-    Principal pairs of `max_angle_deg` (degrees, in (0, 90]) or more are dropped; the others are
-    replaced by their spherical linear interpolation, `weight` = 0 giving p and 1 giving q. The
-    result is orthonormal because the pairs lie in mutually orthogonal planes.
-    """
-    pairs = principal_pairs(p, q)
-    near = pairs.angles < np.deg2rad(max_angle_deg)
-    angles, left, right = pairs.angles[near], pairs.left[:, near], pairs.right[:, near]
-    return left * _sine_ratio(1 - weight, angles) + right * _sine_ratio(weight, angles)
-
-
-def _sine_ratio(fraction: float, angles: np.ndarray) -> np.ndarray:
-    """sin(fraction * angle) / sin(angle), with its limit `fraction` at angle 0."""
-    return fraction * np.sinc(fraction * angles / np.pi) / np.sinc(angles / np.pi)

@@ -1,28 +1,39 @@
-"""The parametrization of geometry images: normals by angles, depth and mask (Sec. 4, SRNet)."""
+"""The parametrization of geometry images by angles, depth and mask (Sec. 4, SRNet)."""
 
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ifv_jax.checks import InputError, as_array, check_integers, describe, is_concrete
 from ifv_jax.checks.images import PIXEL_ROUNDING
 from ifv_jax.parametrization import CLIP, START_SCALE, Parametrization
 
-CHANNELS = 5  # mask, normal x, y, z, depth
+CHANNELS = 5
+"""Channels of a geometry image: mask, normal x, y, z, depth."""
 
 
 def geometry_image(size: tuple[int, int], *, mask: str = "fixed") -> Parametrization:
-    """Images (batch, H, W, 5): mask in [0, 1], unit normal with z >= 0, depth in [0, 1].
+    """Makes the parametrization of images (batch, H, W, 5) with mask, unit normal and depth.
 
-    The normal is (sin psi cos theta, sin psi sin theta, cos psi): theta unbounded, so that no
-    gradient is cut at an interval's end, psi in [0, pi/2] by a sigmoid and an affine map; depth by
-    a sigmoid. v: (batch, H, W, 3), the raw theta, psi and depth, and with a continuous mask a
-    fourth, the raw mask.
+    Mask and depth lie in [0, 1], and normals have z >= 0. The normal is (sin psi cos theta,
+    sin psi sin theta, cos psi). The angle theta is unbounded, so that no gradient is cut at the end
+    of an interval; a sigmoid and an affine map give psi in [0, pi/2]; a sigmoid gives the depth.
+
+    v is (batch, H, W, 3) and contains theta and the raw psi and depth. A continuous mask adds a
+    fourth channel, the raw mask.
 
     Args:
-      size: height and width. mask: "fixed" (one everywhere) or "continuous" (by a sigmoid).
+      size: height and width in pixels.
+      mask: "fixed" for a mask of one everywhere, "continuous" for a mask by a sigmoid.
+
+    Returns:
+      The parametrization, with an inverse.
+
+    Raises:
+      InputError: `size` or `mask` is not valid.
     """
     if not isinstance(mask, str) or mask not in ("fixed", "continuous"):
         raise InputError('mask "fixed" or "continuous"', describe(mask), "See geometry_image.")
@@ -41,14 +52,16 @@ def geometry_image(size: tuple[int, int], *, mask: str = "fixed") -> Parametriza
     )
 
 
-def _apply(v: jax.Array) -> jax.Array:
+def _apply(v: Float[Array, "batch h w _"]) -> Float[Array, "batch h w 5"]:
     theta, psi = v[..., 0], jnp.pi / 2 * jax.nn.sigmoid(v[..., 1])
     mask = jax.nn.sigmoid(v[..., 3]) if v.shape[-1] == 4 else jnp.ones_like(theta)
     normal = (jnp.sin(psi) * jnp.cos(theta), jnp.sin(psi) * jnp.sin(theta), jnp.cos(psi))
     return jnp.stack([mask, *normal, jax.nn.sigmoid(v[..., 2])], axis=-1)
 
 
-def _invert(images: jax.Array, *, size: tuple[int, int], fixed: bool) -> jax.Array:
+def _invert(
+    images: Float[Array, "batch h w 5"], *, size: tuple[int, int], fixed: bool
+) -> Float[Array, "batch h w _"]:
     images = _check(images, size, fixed)
     mask, x, y, z, depth = (images[..., i] for i in range(CHANNELS))
     psi = jnp.arctan2(jnp.hypot(x, y), z)
@@ -98,10 +111,10 @@ def _check(images: jax.Array, size: tuple[int, int], fixed: bool) -> jax.Array:
     return images
 
 
-def _in_unit_range(images: jax.Array) -> jax.Array:
+def _in_unit_range(images: Float[Array, "*batch 5"]) -> Float[Array, "*batch 5"]:
     return jnp.concatenate([images[..., :1], (images[..., 1:4] + 1) / 2, images[..., 4:]], axis=-1)
 
 
-def _visible_part(images: jax.Array) -> jax.Array:
-    """Without the mask, which is the same for all and would only flatter their similarity."""
+def _visible_part(images: Float[Array, "*batch 5"]) -> Float[Array, "*batch 4"]:
+    """Leaves out the mask: it is the same in all images and would raise their similarity."""
     return _in_unit_range(images)[..., 1:]

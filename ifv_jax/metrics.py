@@ -1,7 +1,7 @@
-"""How close a prediction comes to its target: angles, image similarity (SSIM), coefficients.
+"""Angles, image similarity (SSIM) and coefficients: how close a prediction is to its target.
 
-The means of verification in Sec. 3 of the paper. All functions take a leading batch axis, compute
-in the dtype of their arguments and can be traced by `jax.jit`.
+Sec. 3 of the paper verifies its predictions with these. All functions take a leading batch axis,
+compute in the dtype of their arguments and can be traced by `jax.jit`.
 """
 
 from functools import partial
@@ -10,22 +10,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float
 
 from ifv_jax.checks import InputError, as_array, check_integer, check_real
 from ifv_jax.critical_space import CriticalSpace, project
 
 
-def angular_distance(a, b, *, space: CriticalSpace | None = None) -> jax.Array:
-    """Angle between directions, in degrees in [0, 180]. The sign counts: -t is 180 away from t.
+def angular_distance(
+    a: Float[ArrayLike, "*#batch n"],
+    b: Float[ArrayLike, "*#batch n"],
+    *,
+    space: CriticalSpace | None = None,
+) -> Float[Array, "..."]:
+    """Computes the angle between directions, in degrees in [0, 180].
+
+    The sign counts: -t is 180 degrees away from t. In float32 the error is below 1e-4 degrees, also
+    near 0.
 
     Args:
-      a, b: (batch, n), of any length; one of them may be (n,), compared with every row.
-      space: compare the projections onto this critical space instead.
+      a: directions (batch, n) of any length, or a single one (n,) to compare with every row of `b`.
+      b: directions (batch, n) of any length, or a single one (n,) to compare with every row of `a`.
+      space: critical space onto which both are projected first; by default all of feature space.
 
-    Returns: (batch,), or a scalar for two (n,). 90 where a direction does not exist: zero, not
-      finite, or orthogonal to the space. So a failed prediction counts like an arbitrary one.
-      In float32 the error is below 1e-4 degrees, also near 0.
-    Raises: `InputError` for shapes that do not fit.
+    Returns:
+      The angles (batch,), or a scalar for two single directions. The angle is 90 where a direction
+      is zero, not finite, or orthogonal to the space. Thus a failed prediction counts as an
+      arbitrary one.
+
+    Raises:
+      InputError: the shapes do not fit.
     """
     expected = "two batches of directions of one shape, (batch, n)"
     a, b = (as_array(t, expected, "Pass arrays of directions.") for t in (a, b))
@@ -46,15 +59,15 @@ def _angular_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     dtype = jnp.result_type(a, b)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
     a, b = _unit(a.astype(dtype)), _unit(b.astype(dtype))
-    # Kahan's form. arccos of the inner product would lose half of the digits near 0 and 180.
+    # This is Kahan's form. arccos of the inner product loses half of the digits near 0 and 180.
     angle = 2 * jnp.arctan2(jnp.linalg.norm(a - b, axis=-1), jnp.linalg.norm(a + b, axis=-1))
     exist = jnp.any(a != 0, axis=-1) & jnp.any(b != 0, axis=-1) & jnp.isfinite(angle)
     return jnp.where(exist, jnp.rad2deg(angle), jnp.asarray(90, dtype))
 
 
 def _unit(t: jax.Array) -> jax.Array:
-    """t / |t|; zero stays zero, and unlike in `significance.unit` NaN stays NaN."""
-    # Scaled first, so that the squares neither overflow nor underflow.
+    """Computes t / |t|. Zero stays zero; NaN stays NaN, in contrast to `significance.unit`."""
+    # t is scaled first, so that the squares neither overflow nor underflow.
     largest = jnp.max(jnp.abs(t), axis=-1, keepdims=True)
     t = t / jnp.where(largest > 0, largest, 1)
     length = jnp.linalg.norm(t, axis=-1, keepdims=True)
@@ -62,29 +75,36 @@ def _unit(t: jax.Array) -> jax.Array:
 
 
 def ssim(
-    a,
-    b,
+    a: Float[ArrayLike, "batch h w c"],
+    b: Float[ArrayLike, "batch h w c"],
     *,
     data_range: float = 1.0,
     window: int = 11,
     sigma: float = 1.5,
     k1: float = 0.01,
     k2: float = 0.03,
-) -> jax.Array:
-    """Structural similarity of image pairs, in [-1, 1]; 1 for equal images.
+) -> Float[Array, " batch"]:
+    """Computes the structural similarity of image pairs.
 
-    Z. Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
-    IEEE Trans. Image Process. 13(4), 2004, Eq. 13 with alpha = beta = gamma = 1, averaged over the
-    window positions inside the image (Eq. 17) and over the channels.
+    Source: Z. Wang et al., "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", IEEE Trans. Image Process. 13(4), 2004, Eq. 13 with alpha = beta = gamma = 1,
+    averaged over the window positions inside the image (Eq. 17) and over the channels.
 
     Args:
-      a, b: images (batch, H, W, C), floating point, H and W at least `window`.
-      data_range: L, difference of the largest and smallest possible value.
-      window, sigma: side, odd, and standard deviation of the Gaussian window, in pixels.
-      k1, k2: stabilize the division, K_1 and K_2 in the paper.
+      a: images (batch, H, W, C), floating point, with H and W at least `window`.
+      b: the images to compare them with, of the same shape.
+      data_range: L, the difference between the largest and the smallest possible value.
+      window: side of the Gaussian window in pixels, odd.
+      sigma: standard deviation of the Gaussian window in pixels.
+      k1: K_1 in the source, which stabilizes the division.
+      k2: K_2 in the source, which stabilizes the division.
 
-    Returns: (batch,), in the dtype of the images. An image that is not finite resembles none: 0.
-    Raises: `InputError` for other shapes and dtypes, and for images smaller than the window.
+    Returns:
+      Similarities (batch,) in [-1, 1], in the dtype of the images: 1 for equal images, and 0 where
+      an image is not finite.
+
+    Raises:
+      InputError: a shape, dtype or parameter is not valid, or an image is smaller than the window.
     """
     expected = "two batches of images of one shape, (batch, H, W, C)"
     a, b = (as_array(images, expected, "Pass arrays of images.") for images in (a, b))
@@ -108,7 +128,18 @@ def ssim(
 
 
 def check_window(window, size: tuple[int, ...]) -> int:
-    """An odd number of pixels, no more than the height and width of the images."""
+    """Checks the side of an SSIM window.
+
+    Args:
+      window: side in pixels.
+      size: height and width of the images in pixels.
+
+    Returns:
+      The side as a Python integer.
+
+    Raises:
+      InputError: the side is not odd, or larger than the images.
+    """
     window = check_integer(window, "window", least=1)
     if window % 2 == 0:
         raise InputError("an odd window", f"window={window}", "The usual choice is 11.")
@@ -130,7 +161,7 @@ def _ssim(a: jax.Array, b: jax.Array, c1, c2, *, window: int, sigma: float) -> j
     weights = [float(w) for w in weights / weights.sum()]
 
     def smooth(x: jax.Array) -> jax.Array:
-        # The window is separable: a sum of shifted images down, another one across.
+        # The window is separable: one sum of images shifted down, one of images shifted across.
         for axis in (1, 2):
             size = x.shape[axis] - window + 1
             parts = [lax.slice_in_dim(x, i, i + size, axis=axis) for i in range(window)]
@@ -139,7 +170,8 @@ def _ssim(a: jax.Array, b: jax.Array, c1, c2, *, window: int, sigma: float) -> j
                 x = x + weight * part
         return x
 
-    # E[x^2] - E[x]^2 cancels; less so around the mean of the image, which variances do not see.
+    # E[x^2] - E[x]^2 loses digits. It loses fewer after the mean of the image is subtracted, which
+    # does not change variances.
     shift_a, shift_b = a.mean((1, 2), keepdims=True), b.mean((1, 2), keepdims=True)
     x, y = a - shift_a, b - shift_b
     mean_x, mean_y = smooth(x), smooth(y)
@@ -154,16 +186,22 @@ def _ssim(a: jax.Array, b: jax.Array, c1, c2, *, window: int, sigma: float) -> j
     return jnp.where(jnp.isfinite(value), value, 0)
 
 
-def coefficients(left_vectors, targets) -> jax.Array:
-    """a_i^2 of t = sum_i a_i u_i: how much of a target lies along each singular vector (Sec. 3.5).
+def coefficients(
+    left_vectors: Float[ArrayLike, "batch n d"] | None, targets: Float[ArrayLike, "batch n"]
+) -> Float[Array, "batch d"]:
+    """Computes a_i^2 of t = sum_i a_i u_i, the part of a target along each vector (Sec. 3.5).
 
     Args:
-      left_vectors: (batch, n, d), orthonormal columns u_i by ascending singular value of W J.
+      left_vectors: `Predictions.left_vectors`, (batch, n, d), orthonormal columns u_i by ascending
+        singular value of W J. None, which stands there if they were not requested, is refused.
       targets: (batch, n), unit length.
 
-    Returns: (batch, d). A row sums to 1, or less where the vectors span only a critical space; the
-      first entry near 1 means that the closed form works.
-    Raises: `InputError` for shapes that do not fit.
+    Returns:
+      The squared coefficients (batch, d). A row sums to 1, or to less where the vectors span only a
+      critical space. A first entry near 1 means that the closed form works.
+
+    Raises:
+      InputError: the shapes do not fit.
     """
     expected = "left_vectors (batch, n, d) and targets (batch, n)"
     do = "Pass `invert(..., left_vectors=True).left_vectors` and the targets."

@@ -1,7 +1,7 @@
-"""phi: from unconstrained parameters `v` to valid images in (0, 1), and back where possible.
+"""Parametrizations phi, which turn unconstrained parameters `v` into valid images.
 
-Every parametrization is a triple of pure functions. Images are (batch, H, W, C) float32 pixels in
-[0, 1]; whatever preprocessing a network wants is part of the network.
+A parametrization consists of pure functions. Images are (batch, H, W, C) float32 pixels in [0, 1].
+Preprocessing is part of the network.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64
 
 from ifv_jax.checks import InputError, check_flag, check_hashable, check_integers, describe
 from ifv_jax.checks.images import check_images
 
 START_SCALE = 0.01
-"""Standard deviation of a fresh start, v ~ N(0, 0.01^2)."""
+"""Standard deviation of a new start: v ~ N(0, 0.01^2)."""
 
 CLIP = 1 / 512
-"""The sigmoid never reaches 0 or 1: a given image is clipped to [1/512, 1 - 1/512]."""
+"""Given images are clipped to [1/512, 1 - 1/512], because the sigmoid never reaches 0 or 1."""
 
-# Lucid's square root of the colour covariance of ImageNet, over its largest column norm.
 _COLOUR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 COLOUR_CORRELATION = _COLOUR_ROOT / np.linalg.norm(_COLOUR_ROOT, axis=0).max()
+"""Lucid's square root of the colour covariance of ImageNet, divided by its largest column norm."""
 
 
 def _as_they_are(images: jax.Array) -> jax.Array:
@@ -32,14 +33,18 @@ def _as_they_are(images: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class Parametrization:
-    """phi and its companions.
+    """A parametrization phi: pure functions that belong together.
 
     Attributes:
-      init: (key, batch) -> v, a fresh start; leading axis `batch`.
-      apply: v -> images (batch, H, W, C).
+      init: (key, batch) -> v, a new start. The leading axis of v is `batch`.
+      apply: v -> images (batch, H, W, C), which is phi itself.
       shape: (H, W, C) of one image.
-      invert: images -> v with apply(v) = images up to clipping; None where no inverse exists.
-      in_unit_range: images -> the same with all channels in [0, 1], for comparing and showing.
+      invert: images -> v with apply(v) = images up to clipping; None if no inverse exists.
+      in_unit_range: images -> the same images with all channels in [0, 1], to compare and show
+        them. By default it returns its argument.
+
+    Raises:
+      InputError: a part is not a hashable function, or `shape` is not an image shape.
     """
 
     init: Callable[[jax.Array, int], jax.Array]
@@ -64,7 +69,17 @@ class Parametrization:
 
 
 def check_shape(shape) -> tuple[int, int, int]:
-    """(height, width, channels) of an image, as a tuple of positive Python integers."""
+    """Checks the shape of an image.
+
+    Args:
+      shape: height, width and channels.
+
+    Returns:
+      The shape as a tuple of positive Python integers.
+
+    Raises:
+      InputError: `shape` is anything else.
+    """
     do = "Pass the network's input shape without a batch axis."
     height, width, channels = check_integers(
         shape, "shape", 3, do, what="an image shape (height, width, channels), positive integers"
@@ -83,13 +98,17 @@ def _check_shape(shape, decorrelate) -> tuple[tuple[int, int, int], bool]:
     return shape, decorrelate
 
 
-def _to_pixels(logits: jax.Array, decorrelate: bool) -> jax.Array:
+def _to_pixels(
+    logits: Float[Array, "batch h w c"], decorrelate: bool
+) -> Float[Array, "batch h w c"]:
     if decorrelate:
         logits = logits @ jnp.asarray(COLOUR_CORRELATION.T, logits.dtype)
     return jax.nn.sigmoid(logits)
 
 
-def _to_logits(images: jax.Array, shape: tuple[int, int, int], decorrelate: bool) -> jax.Array:
+def _to_logits(
+    images: Float[Array, "batch h w c"], shape: tuple[int, int, int], decorrelate: bool
+) -> Float[Array, "batch h w c"]:
     images = jnp.clip(check_images(images, shape), CLIP, 1 - CLIP)
     logits = jnp.log(images) - jnp.log1p(-images)
     if decorrelate:
@@ -98,7 +117,19 @@ def _to_logits(images: jax.Array, shape: tuple[int, int, int], decorrelate: bool
 
 
 def sigmoid_pixels(shape: tuple[int, int, int], *, decorrelate: bool = False) -> Parametrization:
-    """x = sigmoid(v), optionally through Lucid's colour decorrelation. v: (batch, H, W, C)."""
+    """Makes the parametrization x = sigmoid(v) with v (batch, H, W, C).
+
+    Args:
+      shape: (H, W, C) of one image.
+      decorrelate: multiply the colours of v by `COLOUR_CORRELATION` before the sigmoid, as Lucid
+        does. This requires C = 3.
+
+    Returns:
+      The parametrization, with an inverse.
+
+    Raises:
+      InputError: `shape` is not an image shape, or does not fit `decorrelate`.
+    """
     shape, decorrelate = _check_shape(shape, decorrelate)
     return Parametrization(
         init=lambda key, batch: START_SCALE * jax.random.normal(key, (batch, *shape)),
@@ -108,10 +139,16 @@ def sigmoid_pixels(shape: tuple[int, int, int], *, decorrelate: bool = False) ->
     )
 
 
-def fourier_scale(height: int, width: int) -> np.ndarray:
-    """s = 1 / (4 max(f, 1 / max(H, W))), f in cycles per pixel; (H, W // 2 + 1), float64.
+def fourier_scale(height: int, width: int) -> Float64[np.ndarray, "{height} {width}//2+1"]:
+    """Computes Lucid's energy scaling for an orthonormal Fourier transform.
 
-    Lucid's energy scaling in the form that belongs to an orthonormal transform.
+    Args:
+      height: H, in pixels.
+      width: W, in pixels.
+
+    Returns:
+      s = 1 / (4 max(f, 1 / max(H, W))) with frequencies f in cycles per pixel; float64
+      (H, W // 2 + 1).
     """
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     return 1 / (4 * np.maximum(frequency, 1 / max(height, width)))
@@ -120,10 +157,21 @@ def fourier_scale(height: int, width: int) -> np.ndarray:
 def fourier(
     shape: tuple[int, int, int], *, scaled: bool = False, decorrelate: bool = False
 ) -> Parametrization:
-    """x = sigmoid(irfft2(s z)), the orthonormal inverse FFT of a spectrum z (Sec. 3.7).
+    """Makes the parametrization x = sigmoid(irfft2(s z)) of a spectrum z (Sec. 3.7).
 
-    s = 1, or `fourier_scale` with `scaled=True`, which favours low frequencies. v holds the real
-    and imaginary parts of z: (batch, H, W // 2 + 1, C, 2).
+    The transform is orthonormal. v contains the real and imaginary parts of z: (batch, H,
+    W // 2 + 1, C, 2).
+
+    Args:
+      shape: (H, W, C) of one image.
+      scaled: use s = `fourier_scale`, which favours low frequencies, instead of s = 1.
+      decorrelate: decorrelate colours as in `sigmoid_pixels`. This requires C = 3.
+
+    Returns:
+      The parametrization, with an inverse.
+
+    Raises:
+      InputError: `shape` is not an image shape, or does not fit `decorrelate`.
     """
     shape, decorrelate = _check_shape(shape, decorrelate)
     scaled = check_flag(scaled, "scaled")
@@ -134,12 +182,12 @@ def fourier(
     def init(key: jax.Array, batch: int) -> jax.Array:
         return START_SCALE * jax.random.normal(key, (batch, *spectrum_shape))
 
-    def apply(v: jax.Array) -> jax.Array:
+    def apply(v: Float[Array, "batch h frequencies c 2"]) -> Float[Array, "batch h w c"]:
         spectrum = jnp.asarray(scale, v.dtype) * jax.lax.complex(v[..., 0], v[..., 1])
         logits = jnp.fft.irfft2(spectrum, s=(height, width), axes=(1, 2), norm="ortho")
         return _to_pixels(logits, decorrelate)
 
-    def invert(images: jax.Array) -> jax.Array:
+    def invert(images: Float[Array, "batch h w c"]) -> Float[Array, "batch h frequencies c 2"]:
         logits = _to_logits(images, shape, decorrelate)
         spectrum = jnp.fft.rfft2(logits, axes=(1, 2), norm="ortho") / jnp.asarray(
             scale, logits.dtype

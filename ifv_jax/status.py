@@ -1,17 +1,17 @@
-"""What became of one sample: numerical failure is a status of that sample, not an exception."""
+"""The outcome of each sample. Numerical failure is a status of that sample, not an exception."""
 
 import enum
 from collections import Counter
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Int
 
-from ifv_jax.checks import InputError
+from ifv_jax.checks.errors import InputError
 
 
 class Status(enum.IntEnum):
-    """Per-sample outcome of `visualize` and `invert`; its `message` says what it means."""
+    """Outcome of one sample of `visualize` or `invert`; `message` explains it."""
 
     OK = 0
     SILENT = 1
@@ -29,7 +29,7 @@ class Status(enum.IntEnum):
 
     @property
     def message(self) -> str:
-        """What it means, in a sentence."""
+        """The meaning of this status, in a sentence."""
         return _MESSAGES[self]
 
 
@@ -53,16 +53,30 @@ _MESSAGES = {
 _KEPT = (Status.OK, Status.SIGN_CONVENTION)
 
 
-def usable(status) -> jax.Array:
-    """Whether a prediction of this status is a direction: bool, shaped like `status`.
+def usable(status: Int[ArrayLike, "*batch"]) -> Bool[Array, "*batch"]:
+    """Tells which predictions are directions.
 
-    True for OK and for SIGN_CONVENTION, where only the sign is open.
+    Args:
+      status: status codes of any shape.
+
+    Returns:
+      True for OK, and for SIGN_CONVENTION, where only the sign is open; shaped like `status`.
     """
     return jnp.isin(jnp.asarray(status), jnp.asarray([int(s) for s in _KEPT], jnp.int8))
 
 
-def status_counts(status) -> dict[str, int]:
-    """How often each status occurs, by name, for reports. `status`: integers (batch,)."""
+def status_counts(status: Int[ArrayLike, " batch"]) -> dict[str, int]:
+    """Counts how often each status occurs, for reports.
+
+    Args:
+      status: status codes, integers (batch,).
+
+    Returns:
+      The number of samples for each status that occurs, by its name in lower case, sorted.
+
+    Raises:
+      InputError: the codes are not integers (batch,), or one of them is unknown.
+    """
     try:
         array = np.asarray(status)
     except Exception as error:  # traced, or no array

@@ -1,12 +1,13 @@
-"""Target objectives t: directions in feature space, on the unit sphere, that FV is asked to reach.
+"""Target objectives t: unit vectors in feature space that Feature Visualization shall reach.
 
-Sampled targets are non-negative with a Hoyer sparseness uniform on [0, 1]: from all features at
-once to a single one. P. O. Hoyer, "Non-negative Matrix Factorization with Sparseness Constraints",
-JMLR 5 (2004): sparseness in Sec. 3.1, the projection in Sec. 3.3 ("Projection Operator").
+Sampled targets are non-negative, and their Hoyer sparseness is uniform on [0, 1]: it ranges from
+all features at once to a single one. Source: P. O. Hoyer, "Non-negative Matrix Factorization with
+Sparseness Constraints", JMLR 5 (2004), which defines sparseness in Sec. 3.1 and the projection in
+Sec. 3.3 ("Projection Operator").
 
-These functions run on the host, once per experiment, and cannot be traced by `jax.jit`: both the
-draws and the projection are NumPy float64, rounded to float32 at the end. So nothing is compiled,
-and a key gives the same targets on every device.
+These functions run on the host, once per experiment, and `jax.jit` cannot trace them. Both the
+draws and the projection use NumPy in float64 and are rounded to float32 at the end. Therefore
+nothing is compiled, and a key gives the same targets on every device.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Float32, Float64
 
 from ifv_jax.checks import InputError, as_host, check_indices, check_integer, check_key
 
 LARGEST = 2**31
-"""Numbers in a batch of targets (16 GB while they are drawn): more is a mistake."""
+"""Largest number of entries in a batch of targets. It takes 16 GB to draw as many."""
 
 
 def sample_targets(
@@ -28,22 +30,25 @@ def sample_targets(
     features: int,
     among: Sequence[int] | np.ndarray | None = None,
     canonical: int = 0,
-) -> jax.Array:
-    """Sampled targets, the sparseness of each drawn uniformly from [0, 1] (Sec. 3.2 of the paper).
+) -> Float32[Array, "{count} {features}"]:
+    """Samples targets whose sparseness is uniform on [0, 1] (Sec. 3.2 of the paper).
 
     Args:
       key: PRNG key.
       count: number of targets in all, >= 1.
       features: n, the dimension of feature space, >= 1.
-      among: indices of the features to use; the others are zero, and sparseness is meant over
-        these alone. None: all. A single feature gives that canonical vector.
-      canonical: how many of `count` are canonical vectors (sparseness 1) instead, of different
-        features drawn at random; they come last. In the paper 150 of 300 for GN4c,
+      among: indices of the features to use, or None for all. The other features are zero, and the
+        sparseness refers to the used ones alone. A single feature gives that canonical vector.
+      canonical: number of targets, out of `count`, that are canonical vectors (sparseness 1) of
+        different features drawn at random. They come last. The paper uses 150 of 300 for GN4c and
         10 of 300 for DNcl.
 
-    Returns: float32 (count, features), non-negative rows of unit length. No feature is favoured:
-      the distribution does not change when features are permuted.
-    Raises: `InputError` for a bad count, index or key.
+    Returns:
+      float32 (count, features), non-negative rows of unit length. No feature is favoured: the
+      distribution does not change when features are permuted.
+
+    Raises:
+      InputError: a count, an index or the key is not valid.
     """
     key_sparseness, key_point, key_canonical = jax.random.split(check_key(key), 3)
     count = check_integer(count, "count", least=1)
@@ -67,36 +72,52 @@ def sample_targets(
 
 
 def sample_sparse(
-    key: jax.Array, sparseness, *, features: int, among: Sequence[int] | np.ndarray | None = None
-) -> jax.Array:
-    """Random targets of given sparseness, the building block of `sample_targets`.
+    key: jax.Array,
+    sparseness: Float[ArrayLike, " count"],
+    *,
+    features: int,
+    among: Sequence[int] | np.ndarray | None = None,
+) -> Float32[Array, "count {features}"]:
+    """Samples targets of given sparseness. `sample_targets` is built on this function.
 
     Args:
-      key: PRNG key, for the points that are projected.
-      sparseness: (count,), each in [0, 1]. Without meaning, hence ignored, for a single feature.
-      features, among: as in `sample_targets`.
+      key: PRNG key for the points that are projected.
+      sparseness: (count,), each in [0, 1]. A single feature has no sparseness, and ignores it.
+      features: n, the dimension of feature space, >= 1.
+      among: indices of the features to use, or None for all, as in `sample_targets`.
 
-    Returns: float32 (count, features), non-negative, unit length; the sparseness of the rows (over
-      the features `among`) is the given one within float32 rounding, well below 1e-5.
-    Raises: `InputError` for a bad sparseness, index or key.
+    Returns:
+      float32 (count, features), non-negative rows of unit length. Their sparseness over the used
+      features is the given one within float32 rounding, well below 1e-5.
+
+    Raises:
+      InputError: a sparseness, an index or the key is not valid.
     """
     key = check_key(key)
     features, chosen = _check_among(among, features)
     sparseness = _check_sparseness(sparseness)
-    # Hoyer leaves the distribution of the point open. Ours has a uniformly distributed direction.
+    # Hoyer leaves the distribution of the point open. Here its direction is uniform.
     point = _absolute_normal(_generator(key), (sparseness.size, chosen.size))
     targets = np.zeros((sparseness.size, features))
     targets[:, chosen] = project_sparseness(point, sparseness)
     return jnp.asarray(targets, jnp.float32)
 
 
-def project_sparseness(points, sparseness) -> np.ndarray:
-    """The closest non-negative unit vectors of given sparseness: Hoyer's projection (Sec. 3.3).
+def project_sparseness(
+    points: Float[ArrayLike, "count n"], sparseness: Float[ArrayLike, " count"]
+) -> Float64[np.ndarray, "count n"]:
+    """Projects points onto the non-negative unit vectors of given sparseness (Hoyer, Sec. 3.3).
 
-    Args: points: (count, n), finite. sparseness: (count,), in [0, 1].
-    Returns: float64 (count, n) with |t|_2 = 1 and |t|_1 = sqrt(n) - sparseness (sqrt(n) - 1). Equal
-      entries of a point are told apart by their position, where the constraint needs it.
-    Raises: `InputError` for bad shapes or values.
+    Args:
+      points: (count, n), finite.
+      sparseness: (count,), each in [0, 1].
+
+    Returns:
+      float64 (count, n) with |t|_2 = 1 and |t|_1 = sqrt(n) - sparseness (sqrt(n) - 1). Where the
+      constraint requires equal entries of a point to differ, their position decides.
+
+    Raises:
+      InputError: the shapes do not fit, or a value is not valid.
     """
     do = "Pass as many rows as there are values of sparseness."
     points = as_host(points, "points of shape (count, n), one for each sparseness", do)
@@ -115,9 +136,9 @@ def project_sparseness(points, sparseness) -> np.ndarray:
     kept = np.ones(points.shape, bool)  # entries not yet fixed at zero
     s = points + (length1 - points.sum(1, keepdims=True)) / n  # onto the plane sum(s) = |t|_1
     for _ in range(n):
-        # The sphere |s|_2 = 1 cuts the plane of the kept entries in a smaller sphere around the
-        # plane's midpoint. (s - midpoint) is orthogonal to the midpoint, so the quadratic equation
-        # of the paper for the step alpha has this closed solution.
+        # The sphere |s|_2 = 1 and the plane of the kept entries intersect in a smaller sphere
+        # around the plane's midpoint. Since s - midpoint is orthogonal to the midpoint, the
+        # quadratic equation of the paper for the step alpha has this closed solution.
         size = kept.sum(1, keepdims=True)
         midpoint = np.where(kept, length1 / size, 0.0)
         away = np.where(kept, s - midpoint, 0.0)
@@ -132,14 +153,24 @@ def project_sparseness(points, sparseness) -> np.ndarray:
         s = np.where(kept, s, 0.0)
         excess = (s.sum(1, keepdims=True) - length1) / kept.sum(1, keepdims=True)
         s = np.where(kept, s - excess, 0.0)
-    s = np.where(s > 1e-14, s, 0.0)  # what is smaller is rounding
+    s = np.where(s > 1e-14, s, 0.0)  # smaller entries are rounding errors
     return s / _length(s)
 
 
-def canonical_targets(indices: Sequence[int] | np.ndarray, *, features: int) -> jax.Array:
-    """Canonical vectors, one feature each: float32 (len(indices), features), sparseness 1.
+def canonical_targets(
+    indices: Sequence[int] | np.ndarray, *, features: int
+) -> Float32[Array, "count {features}"]:
+    """Makes canonical vectors, which have one feature each and sparseness 1.
 
-    Raises: `InputError` if indices are not integers, repeat, or lie outside [0, features).
+    Args:
+      indices: the feature of each target, distinct integers in [0, features).
+      features: n, the dimension of feature space, >= 1.
+
+    Returns:
+      float32 (len(indices), features).
+
+    Raises:
+      InputError: indices are not integers, repeat, or lie outside [0, features).
     """
     features = check_integer(features, "features", least=1)
     chosen = list(check_indices(indices, "indices", count=features))
@@ -149,11 +180,24 @@ def canonical_targets(indices: Sequence[int] | np.ndarray, *, features: int) -> 
     return jnp.asarray(targets)
 
 
-def random_targets(key: jax.Array, count: int, *, features: int) -> jax.Array:
-    """Directions distributed uniformly on the non-negative part of the unit sphere.
+def random_targets(
+    key: jax.Array, count: int, *, features: int
+) -> Float32[Array, "{count} {features}"]:
+    """Samples directions uniformly on the non-negative part of the unit sphere.
 
-    The random baseline: what a guess without any knowledge of the input is compared by. Unlike
-    `sample_targets` these are hardly ever sparse. Returns: float32 (count, features).
+    They are the random baseline: guesses made without any knowledge of the input. Unlike those of
+    `sample_targets`, they are hardly ever sparse.
+
+    Args:
+      key: PRNG key.
+      count: number of directions, >= 1.
+      features: n, the dimension of feature space, >= 1.
+
+    Returns:
+      float32 (count, features), non-negative rows of unit length.
+
+    Raises:
+      InputError: a count or the key is not valid.
     """
     count = check_integer(count, "count", least=1)
     features = check_integer(features, "features", least=1)
@@ -164,12 +208,17 @@ def random_targets(key: jax.Array, count: int, *, features: int) -> jax.Array:
     return jnp.asarray(point / _length(point), jnp.float32)
 
 
-def hoyer_sparseness(t) -> np.ndarray:
-    """(sqrt(n) - |t|_1 / |t|_2) / (sqrt(n) - 1): 0 if all are equal, 1 for a single one (Sec. 3.1).
+def hoyer_sparseness(t: Float[ArrayLike, "*batch n"]) -> Float64[np.ndarray, "*batch"]:
+    """Computes (sqrt(n) - |t|_1 / |t|_2) / (sqrt(n) - 1), Hoyer's sparseness (Sec. 3.1).
 
-    Args: t: (..., n) with n >= 2; of any length, but finite and not zero.
-    Returns: float64 (...), in [0, 1] up to rounding.
-    Raises: `InputError` where sparseness is not defined.
+    Args:
+      t: (..., n) with n >= 2, of any length, but finite and not zero.
+
+    Returns:
+      float64 (...), in [0, 1] up to rounding: 0 if all features are equal, 1 for a single one.
+
+    Raises:
+      InputError: the sparseness of a vector is not defined.
     """
     t = as_host(t, "vectors (..., n) over n >= 2 features", "Pass an array of them.")
     if t.ndim < 1 or t.shape[-1] < 2:
@@ -190,14 +239,14 @@ def hoyer_sparseness(t) -> np.ndarray:
 
 
 def _generator(key: jax.Array) -> np.random.Generator:
-    """A NumPy generator whose stream is fixed by the words of a JAX key."""
+    """Makes a NumPy generator whose stream is determined by the words of a JAX key."""
     words = np.asarray(jax.random.key_data(key)).tolist()
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def _absolute_normal(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """|N(0, 1)| by inversion: unlike NumPy's own normal draws a stream that will not change."""
-    from scipy.special import ndtri  # Imported late: it costs half a second.
+    """Draws |N(0, 1)| by inversion, because NumPy may change the stream of its normal draws."""
+    from scipy.special import ndtri  # The import takes half a second, so it waits until here.
 
     return ndtri((1 + generator.random(shape)) / 2)
 
@@ -207,7 +256,7 @@ def _length(rows: np.ndarray) -> np.ndarray:
 
 
 def _tie_break(kept: np.ndarray) -> np.ndarray:
-    """A direction of zero sum that raises the first kept entry of each row above the others."""
+    """Returns a direction of zero sum that raises the first kept entry of each row."""
     first = kept & (np.cumsum(kept, axis=1) == 1)
     return np.where(kept, first - 1.0 / kept.sum(1, keepdims=True), 0.0)
 
@@ -222,7 +271,7 @@ def _check_size(count: int, features: int) -> None:
 
 
 def _check_among(among, features) -> tuple[int, np.ndarray]:
-    """The number of features, and the indices of those that are used, all by default."""
+    """Returns the number of features and the indices of the used ones, all by default."""
     features = check_integer(features, "features", least=1, most=LARGEST)
     if among is None:
         return features, np.arange(features)

@@ -1,8 +1,8 @@
-"""The words of the paper and the shapes they stand for.
+"""Types of the public interface, and the glossary of the paper's symbols.
 
-Reinbold & Westermann, "Inverting the Feature Visualization Process for Feedforward Neural
-Networks", arXiv 2007.10757. A leading batch axis (written `batch`) is added to everything but the
-network's variables.
+Source: Reinbold & Westermann, "Inverting the Feature Visualization Process for Feedforward Neural
+Networks", arXiv 2007.10757. Unlike in the paper, everything but the network's variables has a
+leading batch axis, written `batch`.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,26 @@ from typing import Any, NamedTuple
 import jax
 
 PyTree = Any
+"""Nested containers of arrays, as JAX understands them."""
+
 Device = Any
-"""A `jax.Device`; JAX's own name is not usable as a type."""
+"""A `jax.Device`, which type checkers do not accept as a type."""
+
 ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
 """A network up to the tapped layer: (variables, images (batch, H, W, C)) -> activations."""
 
 AggregateFn = Callable[[jax.Array], jax.Array]
-"""A: activations (batch, h, w, features) -> feature response (batch, features)."""
+"""The aggregation A: activations (batch, h, w, features) -> feature response (batch, features)."""
 
 
 class Symbol(NamedTuple):
-    """One row of the glossary."""
+    """One row of the glossary.
+
+    Attributes:
+      symbol: the symbol in the paper.
+      name: its name in the code.
+      equation: its meaning, and where the paper defines it.
+    """
 
     symbol: str
     name: str
@@ -31,7 +40,7 @@ class Symbol(NamedTuple):
 SYMBOLS = (
     Symbol("v", "v", "the parameters FV optimizes; any array, or pytree of arrays (Sec. 2)"),
     Symbol("phi", "Parametrization", "x = phi(v), onto the valid inputs (Sec. 2)"),
-    Symbol("N", "ApplyFn", "network, up to the tapped layer (Sec. 2)"),
+    Symbol("N", "ApplyFn", "the network up to the tapped layer (Sec. 2)"),
     Symbol("A", "AggregateFn", "activations -> one value per feature (Sec. 2.3)"),
     Symbol("f", "Response", "f = A . N . phi (Sec. 2)"),
     Symbol("r", "response", "feature response r = f(v) (Sec. 2)"),
@@ -46,3 +55,4 @@ SYMBOLS = (
     Symbol("sigma", "singular_values", "singular values of W J, ascending (Opt. 3)"),
     Symbol("a_i^2", "coefficients", "squared coefficients of t in the singular basis (Sec. 3.5)"),
 )
+"""The glossary."""

@@ -1,8 +1,8 @@
-"""Arrays of Caffe's files, a `.caffemodel` or its ONNX export, by Caffe's layer names.
+"""A reader of Caffe's files, a `.caffemodel` or its ONNX export.
 
-`inception_4c/3x3_reduce/weight` and `.../bias`. A `.caffemodel` is a Protocol Buffers message;
-the few fields that hold weights are declared here, for Google's reader. (Caffe itself no longer
-builds on current systems.) A `.onnx` is read by the `onnx` package.
+Arrays are named by Caffe's layers: `inception_4c/3x3_reduce/weight` and `.../bias`. A `.caffemodel`
+is a Protocol Buffers message. The few fields that contain weights are declared here, for Google's
+reader, because Caffe itself no longer builds on current systems. The `onnx` package reads `.onnx`.
 """
 
 import importlib
@@ -14,8 +14,8 @@ import numpy as np
 from models.stored import size
 
 _INSTALL = "install the extra that reads Caffe's files: pip install 'ifv-jax[caffe]'"
-# name, number, type (a scalar's or a message's), repeated; from caffe.proto. `layers` is how files
-# were written until 2014, those of the model zoo among them; `layer` how they are since.
+# Fields of caffe.proto: name, number, type (of a scalar or a message), repeated. Files were written
+# with `layers` until 2014, among them those of the model zoo, and with `layer` since then.
 _MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
     "Shape": [("dim", 1, "INT64", True)],
     "Blob": [
@@ -33,7 +33,19 @@ _MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a `.caffemodel` or an `.onnx` file, float32."""
+    """Reads all arrays of a file.
+
+    Args:
+      path: a `.caffemodel` or an `.onnx`.
+
+    Returns:
+      The arrays by name; floating point is converted to float32.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: the package that reads the file is not installed.
+      ValueError: the file cannot be read.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"expected a Caffe network at {path}, got no such file")
     return _read_onnx(path) if path.suffix.lower() == ".onnx" else _read_caffemodel(path)
@@ -43,7 +55,7 @@ def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     net = _net_message()()
     try:
         net.ParseFromString(path.read_bytes())
-    except Exception as error:  # DecodeError, whose module moves between versions
+    except Exception as error:  # DecodeError, whose module differs between versions
         raise _damaged(path, error) from error
     arrays = {}
     for layer in [*net.layers, *net.layer]:
@@ -68,7 +80,7 @@ def _array(blob: Any, name: str, path: Path) -> np.ndarray:
 
 
 def _net_message() -> Any:
-    """The message class `Net`, made from `_MESSAGES`."""
+    """Makes the message class `Net` from `_MESSAGES`."""
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError as error:
@@ -99,12 +111,12 @@ def _read_onnx(path: Path) -> dict[str, np.ndarray]:
     try:
         tensors = onnx.load(path).graph.initializer
         arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
-    except Exception as error:  # DecodeError and whatever damaged fields lead to
+    except Exception as error:  # DecodeError, and other exceptions for damaged fields
         raise _damaged(path, error) from error
     # The exporter wrote inception_3a/1x1_w_0 and inception_3a/1x1_b_0.
     parts = {"_w_0": "/weight", "_b_0": "/bias"}
     return {
-        # Integers are left, for the network's check to refuse.
+        # Integers are kept; the check of the network refuses them.
         name[:-4] + parts[name[-4:]]: array.astype(np.float32) if array.dtype.kind == "f" else array
         for name, array in arrays.items()
         if name[-4:] in parts

@@ -1,4 +1,4 @@
-"""Whether arrays are those a network wants: names, shapes and kinds first, then the numbers."""
+"""Checks that arrays are those of a network: names, shapes and kinds first, then the numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,21 @@ _DAMAGED = "the file is damaged: fetch it or train it again"
 
 
 class CheckError(ValueError):
-    """Arrays that are not the network's; the message names the first one."""
+    """Raised for arrays that are not the network's. The message names the first one."""
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested variables (arrays, or their shapes) to one level, named like `params/conv1/kernel`."""
+    """Flattens nested variables.
+
+    Args:
+      variables: nested dicts of arrays, or of their shapes.
+
+    Returns:
+      The leaves by names such as `params/conv1/kernel`.
+
+    Raises:
+      ValueError: two leaves have the same name.
+    """
     flat = {}
     for path, value in traverse_util.flatten_dict(dict(variables)).items():
         name = "/".join(map(str, path))
@@ -31,12 +41,31 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(array: Any) -> str:
-    """Dtype and shape, for messages."""
+    """Describes an array for messages.
+
+    Args:
+      array: the array, or its shape and dtype.
+
+    Returns:
+      Its dtype and shape.
+    """
     return f"{np.dtype(array.dtype)} {tuple(array.shape)}"
 
 
 def fit(arrays: Mapping[str, Any] | Stored, template: Any, source: Any) -> dict[str, Any]:
-    """Nest arrays named like `params/conv1/kernel` as `template`, after every check."""
+    """Checks arrays and nests them.
+
+    Args:
+      arrays: the arrays by names such as `params/conv1/kernel`.
+      template: shapes and dtypes of the variables, nested.
+      source: the file, for messages.
+
+    Returns:
+      The variables, nested as `template`.
+
+    Raises:
+      CheckError: an array is missing, superfluous, misshapen or impossible.
+    """
     expected = flatten(template)
     taken = take(arrays, expected, source)
     paths = traverse_util.flatten_dict(dict(template))
@@ -46,31 +75,60 @@ def fit(arrays: Mapping[str, Any] | Stored, template: Any, source: Any) -> dict[
 
 
 def check(arrays: Mapping[str, Any] | Stored, expected: Mapping[str, Any], source: Any) -> None:
-    """Raise, naming the first array that is missing, too many, misshapen or impossible."""
+    """Checks arrays against names and shapes.
+
+    Args:
+      arrays: the arrays by name.
+      expected: shape and dtype by name.
+      source: the file, for messages.
+
+    Raises:
+      CheckError: an array is missing, superfluous, misshapen or impossible.
+    """
     take(arrays, expected, source)
 
 
 def take(
     arrays: Mapping[str, Any] | Stored, expected: Mapping[str, Any], source: Any
 ) -> dict[str, np.ndarray]:
-    """The arrays `expected` (by name, with shapes), of its dtypes, after every check.
+    """Checks arrays and reads them.
 
-    Names and shapes are compared before any data is read. Floating point is cast to the dtype that
-    is expected; integers where floating point is expected are refused.
+    Names and shapes are compared before any data is read. Floating point is cast to the expected
+    dtype. Integers are refused where floating point is expected.
+
+    Args:
+      arrays: the arrays by name.
+      expected: shape and dtype by name.
+      source: the file, for messages.
+
+    Returns:
+      The arrays by name, in the expected dtypes.
+
+    Raises:
+      CheckError: an array is missing, superfluous, misshapen or impossible.
     """
     found = arrays if isinstance(arrays, Stored) else in_memory(arrays)
     check_shapes(found.shapes, expected, source)
     read = found.read(list(expected))
     taken = {}
     for name, want in expected.items():
-        with np.errstate(over="ignore"):  # too large for the dtype: infinite, and refused below
+        with np.errstate(over="ignore"):  # numbers too large become infinite and are refused below
             taken[name] = np.asarray(read.pop(name), np.dtype(want.dtype))
     check_values(taken, source)
     return taken
 
 
 def check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any], source: Any) -> None:
-    """Raise, naming the first array that is missing, misshapen, of another kind or too many."""
+    """Checks names, shapes and dtypes.
+
+    Args:
+      found: shape and dtype by name, as found.
+      expected: shape and dtype by name.
+      source: the file, for messages.
+
+    Raises:
+      CheckError: an array is missing, misshapen, of another kind or superfluous.
+    """
     for name, want in expected.items():
         if name not in found:
             alike = [other for other in found if other.endswith((f".{name}", f"/{name}"))]
@@ -97,7 +155,15 @@ def _castable(got: Any, want: Any) -> bool:
 
 
 def check_values(arrays: Mapping[str, Any], source: Any) -> None:
-    """Raise, naming the first array with numbers that no training can have left."""
+    """Checks that a training can have led to these numbers.
+
+    Args:
+      arrays: the arrays by name.
+      source: the file, for messages.
+
+    Raises:
+      CheckError: a number is not finite, or a variance or deviation is not positive.
+    """
     for name, array in arrays.items():
         array = np.asarray(array)
         last = name.replace("/", ".").rpartition(".")[2]

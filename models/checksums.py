@@ -1,7 +1,7 @@
-"""Checksums of all files of a folder, kept in the folder, so that no flipped bit goes unnoticed.
+"""Checksums of all files of a folder, kept in the folder, so that flipped bits are noticed.
 
-`checksums.txt` has a line `SHA-256  path` for each file, as `sha256sum` writes it, and a last one
-of its own lines before.
+`checksums.txt` has a line `SHA-256  path` for each file, in the format of `sha256sum`. Its last
+line is the checksum of its other lines.
 """
 
 import hashlib
@@ -12,17 +12,28 @@ FILE = "checksums.txt"
 
 
 def write(folder: Path) -> None:
-    """Write the checksums of all files below the folder."""
+    """Writes the checksums of all files below a folder.
+
+    Args:
+      folder: the folder.
+    """
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / FILE)
     digests = {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
     (folder / FILE).write_bytes(_text(digests))
 
 
 def verify(folder: Path, only: str | None = None) -> bool:
-    """Whether there are checksums, which then hold for all files, or for `only` this one.
+    """Compares files with their checksums.
+
+    Args:
+      folder: the folder.
+      only: path of a single file to compare; by default all files are.
+
+    Returns:
+      True if there are checksums and they agree, False if there are none.
 
     Raises:
-      ValueError: a file is missing or is not what was written; the message names it.
+      ValueError: a file is missing or damaged; the message names it.
     """
     if not (folder / FILE).exists():
         return False

@@ -1,4 +1,4 @@
-"""Convert a public checkpoint once into an Orbax folder with its card.
+"""Converts a public checkpoint into an Orbax folder with its card.
 
     python -m models.convert torchvision googlenet-1378be20.pth weights/googlenet_torchvision
     python -m models.convert bvlc bvlc_googlenet.caffemodel weights/googlenet_bvlc
@@ -16,7 +16,11 @@ from models import googlenet, weights_io
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line.
+
+    Args:
+      arguments: the arguments; by default those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m models.convert",
         description=(__doc__ or "").partition("\n")[0],

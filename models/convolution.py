@@ -1,21 +1,24 @@
-"""3x3 convolution of (N, H, W, C) whose gradients are as quick on the CPU as itself.
+"""A 3x3 convolution of (N, H, W, C) whose gradients are fast on the CPU.
 
-The right form where channels are many (64 in the SRNet); `layers.conv3x3` is for the few new
-channels of a DenseNet's layer. On one core of an AVX2 machine, JAX 0.10.2, 64 channels, XLA's own
-convolution runs at 60 GFlop/s and so does its gradient for the input, outside of loops. That for
-the kernel runs at 16 to 30: it contracts over all pixels at once. Here pieces of a few rows are
-contracted one after the other, at 45. Reverse mode only, like `layers`.
+It suits many channels (64 in the SRNet). `layers.conv3x3` suits the few new channels of a
+DenseNet's layer. Measured on one core of an AVX2 machine with JAX 0.10.2 and 64 channels: XLA's
+convolution runs at 60 GFlop/s, and so does its gradient with respect to the input outside of loops.
+XLA's gradient with respect to the kernel contracts over all pixels at once and runs at 16 to 30
+GFlop/s. This module contracts over a few rows at a time, at 45 GFlop/s. Like `layers`, it supports
+reverse mode only.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-ROWS = 8  # of a piece: its patches stay in the cache
+ROWS = 8
+"""Number of rows in a piece. The patches of so many rows stay in the cache."""
 
 
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # In full float32: an NVIDIA GPU would else round to TF32.
+    # In full float32. Otherwise NVIDIA GPUs round to TF32.
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -27,8 +30,16 @@ def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride 1, zero padding 1: x (N, H, W, C), kernel (3, 3, C, O) -> (N, H, W, O)."""
+def conv3x3(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "n h w o"]:
+    """Convolves with stride 1 and zero padding 1.
+
+    Args:
+      x: (N, H, W, C).
+      kernel: (3, 3, C, O).
+
+    Returns:
+      (N, H, W, O).
+    """
     return _plain(x, kernel)
 
 
@@ -38,7 +49,7 @@ def _forward(x, kernel):
 
 def _backward(residuals, g):
     x, kernel = residuals
-    # Written as a plain convolution, since XLA's own form is slow inside compiled loops.
+    # A plain convolution, because XLA's own form is slow inside compiled loops.
     dx = conv3x3(g, kernel[::-1, ::-1].swapaxes(2, 3))
     dk = lax.platform_dependent(x, g, cpu=_in_pieces, default=_at_once)
     return dx, dk

@@ -2,13 +2,13 @@
 
 Huang, Liu, van der Maaten, Weinberger 2017, "Densely Connected Convolutional Networks". A dense
 layer is BN-ReLU-conv1x1(4k)-BN-ReLU-conv3x3(k), its output appended to its input as [x, new]; a
-transition is BN-ReLU-conv1x1(half)-average pool 2; the head is BN-ReLU-mean-linear. Three dense
-blocks of (depth - 4) / 6 layers each. (The paper on inverting Feature Visualization speaks of max
-pooling between the blocks; the common DenseNet-BC, and this one, takes the average.)
+transition is BN-ReLU-conv1x1(half)-average pool 2; the head is BN-ReLU-mean-linear. There are three
+dense blocks of (depth - 4) / 6 layers each. (The paper on inverting Feature Visualization mentions
+max pooling between the blocks. The common DenseNet-BC, and this one, takes the average.)
 
-One definition serves training and inference. Images are (B, H, W, 3) float pixels in [0, 1]; the
-normalization by mean and standard deviation is a part of the network, its constants a part of the
-variables. Inside, activations are (C, H, W, B), see `layers`; every tap comes out as (B, h, w, c).
+One definition serves training and inference. Images are (B, H, W, 3) float pixels in [0, 1]. The
+normalization by mean and standard deviation is part of the network, and its constants are part of
+the variables. Inside, activations are (C, H, W, B), see `layers`; every tap returns (B, h, w, c).
 """
 
 import functools
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ifv_jax.checks import check_integer
 from ifv_jax.engine.plain_path import local
 from models import densenet_porting, layers, porting, weights_io
 from models.network import Network, check_images
@@ -41,13 +42,24 @@ _RECIPES = {
 }
 _TRAIN = "python -m models.training.densenet --data cifar-10-batches-py --out"
 
-_SHAPE = {"depth": 1000, "growth_rate": 1000, "classes": 100_000}  # the largest: no network is
+_SHAPE = {"depth": 1000, "growth_rate": 1000, "classes": 100_000}
+"""Parts of an architecture, each with a bound above that of any network."""
 
 Moments = tuple[jax.Array, jax.Array]
 
 
 def layers_per_block(depth: int) -> int:
-    """Dense layers in each of the three blocks: depth = 6 n + 4."""
+    """Computes the number of dense layers in each of the three blocks.
+
+    Args:
+      depth: depth of the network, 6 n + 4.
+
+    Returns:
+      n.
+
+    Raises:
+      ValueError: no DenseNet-BC has this depth.
+    """
     count, rest = divmod(depth - 4, 6)
     if count < 1 or rest:
         raise ValueError(f"expected a depth of 6 n + 4 (10, 16, 40, 100, ...), got {depth}")
@@ -55,10 +67,16 @@ def layers_per_block(depth: int) -> int:
 
 
 def layer_names(depth: int) -> tuple[str, ...]:
-    """All layers that can be tapped, in the order in which they are computed.
+    """Lists all layers that can be tapped, in the order of computation.
 
-    `dense1` is the output of the whole block, all channels, the same as that of its last layer;
+    `dense1` is the output of the whole block with all channels, which is that of its last layer.
     `dense1/layer3` is the output [x, new] of its third layer.
+
+    Args:
+      depth: depth of the network, 6 n + 4.
+
+    Returns:
+      The names of the layers.
     """
     names = ["conv1"]
     for block in (1, 2, 3):
@@ -72,7 +90,15 @@ class BatchNormRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
-        """`statistics` are the batch moments of the parts of x in training, None in inference."""
+        """Normalizes and applies ReLU.
+
+        Args:
+          x: (C, H, W, B).
+          statistics: the batch moments of the parts of x in training; None in inference.
+
+        Returns:
+          (C, H, W, B).
+        """
         channels = x.shape[0]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -120,7 +146,15 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
-        """`statistics` as in `BatchNormRelu`."""
+        """Computes the new channels.
+
+        Args:
+          x: (C, H, W, B).
+          statistics: the batch moments of the parts of x in training; None in inference.
+
+        Returns:
+          (growth_rate, H, W, B).
+        """
         x = BatchNormRelu(name="norm1")(x, statistics)
         x = Pointwise(4 * self.growth_rate, name="conv1")(x)
         inner = None if statistics is None else [layers.moments(x)]
@@ -133,7 +167,15 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, statistics: Sequence[Moments] | None) -> jax.Array:
-        """`statistics` as in `BatchNormRelu`."""
+        """Halves the channels and the resolution.
+
+        Args:
+          x: (C, H, W, B).
+          statistics: the batch moments of the parts of x in training; None in inference.
+
+        Returns:
+          (C/2, H/2, W/2, B).
+        """
         x = BatchNormRelu(name="norm")(x, statistics)
         return layers.average_pool2(Pointwise(x.shape[0] // 2, name="conv")(x))
 
@@ -145,14 +187,14 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features (B, C) to logits."""
+        """(B, C) -> logits (B, classes)."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[1], self.classes))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
         return layers.matmul(x, kernel) + bias
 
 
 def _channels_last(pieces: Sequence[jax.Array]) -> jax.Array:
-    # Transposed piece by piece, so that XLA sees a slice of the result as a slice of a piece.
+    # Transposed piece by piece, so that XLA can take a slice of the result from one piece.
     return jnp.concatenate([x.transpose(3, 1, 2, 0) for x in pieces], axis=-1)
 
 
@@ -167,9 +209,18 @@ class DenseNet(nn.Module):
     def __call__(
         self, images: jax.Array, *, upto: str = "logits", train: bool = False
     ) -> jax.Array:
-        """Images (B, H, W, 3), H and W multiples of 4, to the layer's activations.
+        """Computes the activations of a layer. Nothing behind the layer is computed.
 
-        (B, h, w, c), or (B, classes) for the logits. Nothing behind the layer is computed.
+        Args:
+          images: pixels in [0, 1], (B, H, W, 3) with H and W multiples of 4.
+          upto: name of the layer.
+          train: normalize by the moments of the batch, and update the running statistics.
+
+        Returns:
+          (B, h, w, c), or (B, classes) for the logits.
+
+        Raises:
+          ValueError: there is no such layer.
         """
         names = layer_names(self.depth)
         if upto not in names:
@@ -181,9 +232,9 @@ class DenseNet(nn.Module):
         if upto == "conv1":
             return _channels_last([x])
         for block in (1, 2, 3):
-            # A block's output stays in pieces: a slice of a tap then needs only what it touches.
+            # A block's output stays in pieces, so that a slice of a tap needs few of them.
             pieces = [x]
-            # Each piece's moments are computed once, not again by every layer that reads it.
+            # The moments of each piece are computed once, not by every layer that reads it.
             statistics = [layers.moments(x)] if train else None
             for i in range(layers_per_block(self.depth)):
                 layer = f"dense{block}/layer{i + 1}"
@@ -210,7 +261,16 @@ class DenseNet(nn.Module):
 
 @functools.cache  # one function for each architecture, so that `jit` traces it once
 def make_apply(depth: int, growth_rate: int, classes: int):
-    """Pure function `apply(variables, images, *, upto="logits")` of a trained DenseNet-BC."""
+    """Makes the apply function of a trained DenseNet-BC.
+
+    Args:
+      depth: depth of the network, 6 n + 4.
+      growth_rate: new channels per dense layer.
+      classes: number of logits.
+
+    Returns:
+      A pure function apply(variables, images, *, upto="logits").
+    """
     net = DenseNet(depth, growth_rate, classes)
 
     def apply(variables: Any, images: jax.Array, *, upto: str = "logits") -> jax.Array:
@@ -224,11 +284,20 @@ def make_apply(depth: int, growth_rate: int, classes: int):
 
 
 def load(name_or_path: str | Path) -> Network:
-    """A network with its weights.
+    """Loads a DenseNet-BC with its weights.
 
-    `cifar10` and `cifar10_without_4` (depth 40, the latter never saw class 4, deer) ship in
-    `models/weights`. A path is the folder of a training, its `weights.npz`, or a PyTorch checkpoint
-    (`.pth.tar`, `.pth`, `.pt`, `.safetensors`, or its arrays as `.npz`), see `densenet_porting`.
+    Args:
+      name_or_path: `cifar10` or `cifar10_without_4`, whose weights are in `models/weights` (depth
+        40; the latter never saw class 4, deer), or a path. A path is the folder of a training, its
+        `weights.npz`, or a PyTorch checkpoint (`.pth.tar`, `.pth`, `.pt`, `.safetensors`, or its
+        arrays as `.npz`), see `densenet_porting`.
+
+    Returns:
+      The network.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file cannot be read, or contains another architecture.
     """
     path = _find(name_or_path)
     card = weights_io.load_card(path)
@@ -279,12 +348,10 @@ def _find(name_or_path: str | Path) -> Path:
 
 def _shape(card: Mapping[str, Any], path: Path) -> tuple[int, int, int]:
     try:
-        shape = [card["architecture"][name] for name in _SHAPE]
-        if any(
-            type(size) is not int or not 0 < size <= largest
-            for size, largest in zip(shape, _SHAPE.values(), strict=True)
-        ):
-            raise ValueError(shape)
+        shape = [
+            check_integer(card["architecture"][name], name, least=1, most=largest)
+            for name, largest in _SHAPE.items()
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"expected the architecture ({', '.join(_SHAPE)}) in {path.with_suffix('.json')}, "

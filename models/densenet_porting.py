@@ -1,4 +1,4 @@
-"""DenseNet-BC of PyTorch: its arrays' names, and its architecture read off their shapes.
+"""DenseNet-BC of PyTorch: the names of its arrays, and its architecture by their shapes.
 
 The module names are those of github deeplearning-wisc/dice (and of the older
 andreasveit/densenet-pytorch): `conv1`, `block1.layer.0.bn1/conv1/bn2/conv2`, `trans1.bn1/conv1`,
@@ -20,8 +20,12 @@ DICE_STD = (0.2023, 0.1994, 0.2010)
 
 
 def array_names(blocks: int, per_block: int) -> Iterator[tuple[str, str]]:
-    """(PyTorch's name, Flax name) of each array of a DenseNet-BC."""
+    """Yields (PyTorch's name, Flax name) of each array of a DenseNet-BC.
 
+    Args:
+      blocks: number of dense blocks.
+      per_block: number of dense layers in each block.
+    """
     yield "conv1.weight", "params/conv1/kernel"
     for block in range(1, blocks + 1):
         for i in range(per_block):
@@ -38,9 +42,17 @@ def array_names(blocks: int, per_block: int) -> Iterator[tuple[str, str]]:
 
 
 def architecture(state: Mapping[str, Any], source: str | Path) -> tuple[int, int, int]:
-    """Depth, growth rate and classes of the DenseNet-BC that a state dict belongs to.
+    """Reads the architecture of a DenseNet-BC off its state dict.
 
-    `state` holds arrays, or only their shapes and dtypes.
+    Args:
+      state: the arrays, or only their shapes and dtypes, by PyTorch's names.
+      source: the file, for messages.
+
+    Returns:
+      Depth, growth rate and number of classes.
+
+    Raises:
+      ValueError: this is no state dict of a DenseNet-BC.
     """
     first = "block1.layer.0.conv1.weight"
     for name, axes in (("conv1.weight", 4), (first, 4), ("fc.weight", 2)):
@@ -65,9 +77,21 @@ def variables(
     mean: tuple[float, ...] = DICE_MEAN,
     std: tuple[float, ...] = DICE_STD,
 ) -> dict[str, Any]:
-    """PyTorch's arrays as variables of the shapes in `template` (nested, with shapes and dtypes).
+    """Turns PyTorch's arrays into variables.
 
-    `mean` and `std` are those by which the images were normalized in the training.
+    Args:
+      state: the arrays by PyTorch's names.
+      template: shapes and dtypes of the variables, nested.
+      per_block: number of dense layers in each block.
+      source: the file, for messages.
+      mean: mean by which the images were normalized in the training.
+      std: standard deviation by which they were normalized.
+
+    Returns:
+      The variables, nested.
+
+    Raises:
+      CheckError: an array is missing, superfluous, misshapen or impossible.
     """
     constants = {"constants/mean": mean, "constants/std": std}
     return porting.port(state, dict(array_names(3, per_block)), template, source, constants)

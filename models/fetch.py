@@ -1,10 +1,10 @@
-"""Download a public checkpoint and verify it.
+"""Downloads a public checkpoint and verifies it.
 
     python -m models.fetch googlenet-torchvision --to weights
     python -m models.fetch googlenet-bvlc --to weights
 
-The file appears under its name only once its hash is right; a download that broke off goes on where
-it stopped, if the server can do that.
+The file gets its name only when its hash is right. An interrupted download continues where it
+stopped, if the server supports that.
 """
 
 import argparse
@@ -16,16 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30
+"""Seconds without a byte after which a download fails."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a file lies and what its hash begins with."""
+    """The address of a file and its hash.
+
+    Attributes:
+      url: the address.
+      algorithm: name of the hash function.
+      digest: the hash in hexadecimal digits, or its beginning.
+    """
 
     url: str
     algorithm: str
-    digest: str  # hexadecimal, at least its beginning
+    digest: str
 
     @property
     def filename(self) -> str:
@@ -34,7 +41,7 @@ class Source:
 
 
 SOURCES = {
-    # PyTorch's files carry the beginning of their SHA-256 in their names.
+    # The names of PyTorch's files contain the beginning of their SHA-256.
     "googlenet-torchvision": Source(
         "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256", "1378be20"
     ),
@@ -48,7 +55,19 @@ SOURCES = {
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """Download into `folder` unless the right file is there; returns its path."""
+    """Downloads a file unless it is there already.
+
+    Args:
+      source: the file.
+      folder: the folder to put it into.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      OSError: the download failed.
+      ValueError: the file has another hash.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / source.filename
     if path.exists():
@@ -65,7 +84,7 @@ def fetch(source: Source, folder: Path) -> Path:
     try:
         _verify(part, source)
     except ValueError:
-        part.unlink()  # going on with a wrong file would never make it right
+        part.unlink()  # to continue a wrong file would never make it right
         raise
     part.rename(path)
     return path
@@ -105,7 +124,11 @@ def _verify(path: Path, source: Source) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line.
+
+    Args:
+      arguments: the arguments; by default those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m models.fetch", description=(__doc__ or "").partition("\n")[0]
     )

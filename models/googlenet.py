@@ -1,11 +1,11 @@
-"""GoogLeNet (Inception v1), the two variants people have, tapped at any layer.
+"""GoogLeNet (Inception v1) in its two common variants, tapped at any layer.
 
-Szegedy et al. 2015, "Going Deeper with Convolutions". `bvlc` is the Caffe replication: local
-response normalization, biases, no batch normalization, mean-subtracted BGR input from 0 to 255.
-`torchvision` is the one ported from TensorFlow: batch normalization in place of both, 3x3 where
-the paper has 5x5 (the names keep `5x5`), a 2x2 fourth pool, input from -1 to 1. Images are
-(B, H, W, 3) float RGB pixels in [0, 1] for either; what differs is a part of the network. There
-are no auxiliary heads and no dropout: this is for inference.
+Source: Szegedy et al. 2015, "Going Deeper with Convolutions". `bvlc` is the Caffe replication. It
+has local response normalization, biases and no batch normalization, and takes mean-subtracted BGR
+input from 0 to 255. `torchvision` was ported from TensorFlow. It has batch normalization instead of
+both, 3x3 where the paper has 5x5 (the names keep `5x5`) and a 2x2 fourth pool, and takes input from
+-1 to 1. Images are (B, H, W, 3) float RGB pixels in [0, 1] for both, because the conversion is part
+of the network. There are no auxiliary heads and no dropout: this is for inference.
 """
 
 import functools
@@ -19,16 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
 
 from ifv_jax.engine.plain_path import local
 from models import googlenet_porting
 from models.network import Network, check_images
 
-SIZE = 224  # pixels, height and width
-SMALLEST = 32  # below, a pool would be left without input
+SIZE = 224
+"""Height and width of the images in pixels."""
+
+SMALLEST = 32
+"""Smallest height and width in pixels. Below it, a pool would have no input."""
+
 CLASSES = 1000
 
-# Channels of 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj.
 INCEPTIONS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -40,33 +44,54 @@ INCEPTIONS = {
     "inception5a": (256, 160, 320, 32, 128, 128),
     "inception5b": (384, 192, 384, 48, 128, 128),
 }
+"""Channels of the branches of each module, in the order of `BRANCHES`."""
+
 BRANCHES = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the two networks differ in."""
+    """The differences between the two networks.
 
-    batch_norm: bool  # else biases, and local response normalization near the input
-    wide_kernel: int  # of the branch called 5x5
-    pool4: int  # window of the fourth pool
+    Attributes:
+      batch_norm: batch normalization. Otherwise there are biases, and local response normalization
+        near the input.
+      wide_kernel: kernel size of the branch called 5x5.
+      pool4: window of the fourth pool.
+      bgr: the channels are blue, green, red.
+      mean: mean of the pixels in [0, 1], in the network's channel order.
+      std: standard deviation of the pixels in [0, 1].
+    """
+
+    batch_norm: bool
+    wide_kernel: int
+    pool4: int
     bgr: bool
-    mean: tuple[float, float, float]  # of the pixels in [0, 1], in the network's channel order
+    mean: tuple[float, float, float]
     std: float
 
 
 VARIANTS = {
     "bvlc": Variant(False, 5, 3, bgr=True, mean=(104 / 255, 117 / 255, 123 / 255), std=1 / 255),
-    # ImageNet's mean and deviation, and then `transform_input`: together 2 x - 1.
+    # ImageNet's mean and deviation followed by `transform_input` is 2 x - 1.
     "torchvision": Variant(True, 3, 2, bgr=False, mean=(0.5, 0.5, 0.5), std=0.5),
 }
 
 
 def layer_names(variant: str) -> tuple[str, ...]:
-    """All layers that can be tapped, in the order in which they are computed.
+    """Lists all layers that can be tapped, in the order of computation.
 
-    `inception4c` is the module's output, its branches `1x1`, `3x3`, `5x5` and `pool_proj` along the
-    channels; `inception4c/3x3` is one branch of it. All are taken after the ReLU.
+    `inception4c` is the module's output, the branches `1x1`, `3x3`, `5x5` and `pool_proj` along the
+    channels. `inception4c/3x3` is one branch of it. All are taken after the ReLU.
+
+    Args:
+      variant: `bvlc` or `torchvision`.
+
+    Returns:
+      The names of the layers.
+
+    Raises:
+      ValueError: there is no such variant.
     """
     normalized = not _variant(variant).batch_norm
     names = ["conv1", "pool1", *["norm1"] * normalized, "conv2_reduce", "conv2"]
@@ -78,8 +103,20 @@ def layer_names(variant: str) -> tuple[str, ...]:
     return (*names, "pool5", "logits")
 
 
-def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max pooling of (B, H, W, C) that rounds the size of its output up ("ceil mode")."""
+def max_pool(
+    x: Float[Array, "b h w c"], window: int, stride: int, padding: int = 0
+) -> Float[Array, "b h2 w2 c"]:
+    """Applies max pooling that rounds the size of its output up ("ceil mode").
+
+    Args:
+      x: (B, H, W, C).
+      window: side of the window in pixels.
+      stride: step between windows in pixels.
+      padding: pixels that are added on each side.
+
+    Returns:
+      (B, H', W', C).
+    """
 
     def pad(size: int) -> tuple[int, int]:
         steps = -(-(size + 2 * padding - window) // stride)
@@ -95,11 +132,17 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     )
 
 
-def local_response_norm(x: jax.Array) -> jax.Array:
-    """x / (1 + 1e-4 / 5 * sum of x^2 over 5 neighbouring channels)^(3/4); (B, H, W, C).
+def local_response_norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Computes x / (1 + 1e-4 / 5 * sum of x^2 over 5 neighbouring channels)^(3/4).
 
     On the CPU a power takes XLA ten times as long as two square roots, and the gradient of a sum of
-    slices twenty times as long as that of a window.
+    slices takes twenty times as long as that of a window.
+
+    Args:
+      x: (B, H, W, C).
+
+    Returns:
+      (B, H, W, C).
     """
     padding = [(0, 0)] * 3 + [(2, 2)]
     sums = lax.reduce_window(x * x, 0.0, lax.add, (1, 1, 1, 5), (1, 1, 1, 1), padding)
@@ -125,7 +168,7 @@ class Conv(nn.Module):
             self.stride,
             [(padding, padding)] * 2,
             use_bias=not self.batch_norm,
-            precision=lax.Precision.HIGHEST,  # an NVIDIA GPU would else round to TF32
+            precision=lax.Precision.HIGHEST,  # otherwise NVIDIA GPUs round to TF32
             name="conv",
         )(x)
         if self.batch_norm:
@@ -134,20 +177,20 @@ class Conv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, concatenated along the channels."""
+    """Four branches in parallel, concatenated along the channels."""
 
     widths: tuple[int, ...]
     variant: Variant
 
     @nn.compact
     def __call__(self, x: jax.Array, upto: str | None) -> jax.Array:
-        """(B, H, W, C) -> (B, H, W, features), or the one branch asked for."""
+        """(B, H, W, C) -> (B, H, W, features), or the one branch named by `upto`."""
 
         def conv(name: str, kernel: int, x: jax.Array) -> jax.Array:
             width = self.widths[BRANCHES.index(name)]
             return Conv(width, kernel, self.variant.batch_norm, name=name)(x)
 
-        # Each computes what it reads, so that a branch can be had without the others.
+        # Each branch computes its own input, so that it can be computed without the others.
         branches: dict[str, Callable[[], jax.Array]] = {
             "1x1": lambda: conv("1x1", 1, x),
             "3x3_reduce": lambda: conv("3x3_reduce", 1, x),
@@ -170,9 +213,17 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, upto: str = "logits") -> jax.Array:
-        """Images (B, H, W, 3) to the layer's activations; nothing behind the layer is computed.
+        """Computes the activations of a layer. Nothing behind the layer is computed.
 
-        (B, h, w, c); (B, 1024) for pool5, (B, classes) for logits.
+        Args:
+          images: RGB pixels in [0, 1], (B, H, W, 3).
+          upto: name of the layer.
+
+        Returns:
+          (B, h, w, c); (B, 1024) for pool5, (B, classes) for logits.
+
+        Raises:
+          ValueError: there is no such layer.
         """
         names = layer_names(self.variant)
         if upto not in names:
@@ -221,7 +272,16 @@ def _variant(name: str) -> Variant:
 
 @functools.cache  # one function for each, so that `jit` traces it once
 def make_apply(variant: str, size: int = SIZE, classes: int = CLASSES):
-    """Pure function `apply(variables, images, *, upto="logits")` of a GoogLeNet."""
+    """Makes the apply function of a GoogLeNet.
+
+    Args:
+      variant: `bvlc` or `torchvision`.
+      size: height and width of the images in pixels.
+      classes: number of logits.
+
+    Returns:
+      A pure function apply(variables, images, *, upto="logits").
+    """
     net = GoogLeNet(variant, classes)
 
     def apply(variables: Any, images: jax.Array, *, upto: str = "logits") -> jax.Array:
@@ -235,15 +295,22 @@ def make_apply(variant: str, size: int = SIZE, classes: int = CLASSES):
 
 
 def load(variant: str, path: str | Path, *, size: int = SIZE) -> Network:
-    """A GoogLeNet with its weights.
+    """Loads a GoogLeNet with its weights.
 
     Args:
       variant: `bvlc` or `torchvision`.
-      path: for `torchvision` the `.pth` or `.safetensors` file, for `bvlc` the `.caffemodel`, its
-        `.onnx` export or an `.npz` of arrays by Caffe's layer names
-        (`inception_4c/3x3_reduce/weight`); for either the folder that `python -m models.convert`
+      path: for `torchvision` the `.pth` or `.safetensors` file; for `bvlc` the `.caffemodel`, its
+        `.onnx` export, or an `.npz` of arrays by Caffe's layer names
+        (`inception_4c/3x3_reduce/weight`); for both the folder that `python -m models.convert`
         made of it.
-      size: height and width of the images. Any will do but 224 is what it was trained on.
+      size: height and width of the images in pixels, at least 32. The network was trained on 224.
+
+    Returns:
+      The network.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: an argument is not valid, or the file cannot be read or contains another network.
     """
     _variant(variant)
     if size < SMALLEST:
@@ -256,6 +323,14 @@ def load(variant: str, path: str | Path, *, size: int = SIZE) -> Network:
 
 
 def template(variant: str, classes: int = CLASSES) -> Any:
-    """The variables' shapes and dtypes, nested."""
+    """Computes the shapes and dtypes of the variables.
+
+    Args:
+      variant: `bvlc` or `torchvision`.
+      classes: number of logits.
+
+    Returns:
+      The variables, nested, with `jax.ShapeDtypeStruct` as leaves.
+    """
     images = jax.ShapeDtypeStruct((1, SMALLEST, SMALLEST, 3), np.float32)
     return jax.eval_shape(GoogLeNet(variant, classes).init, jax.random.key(0), images)

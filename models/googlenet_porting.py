@@ -1,8 +1,9 @@
-"""GoogLeNet's weights: which array is which in Caffe's files and in torchvision's.
+"""GoogLeNet's weights: the names of its arrays in Caffe's files and in torchvision's.
 
-Caffe: `conv1/7x7_s2/weight`, `inception_3a/3x3_reduce/weight`, `loss3/classifier/weight`.
-torchvision: `conv1.conv.weight`, `inception3a.branch2.0.bn.running_mean`, `fc.weight`. The
-auxiliary heads that both files may hold are left out.
+Caffe has names such as `conv1/7x7_s2/weight`, `inception_3a/3x3_reduce/weight` and
+`loss3/classifier/weight`; torchvision has `conv1.conv.weight`,
+`inception3a.branch2.0.bn.running_mean` and `fc.weight`. The auxiliary heads that both files may
+contain are left out.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ifv_jax.checks import InputError, check_integer
 from models import caffe, porting, weights_io
 from models.porting import norm_names
 from models.stored import in_memory
@@ -25,7 +27,7 @@ _STEM = {
     "conv2_reduce": ("conv2/3x3_reduce", "conv2"),
     "conv2": ("conv2/3x3", "conv3"),
 }
-_BRANCHES = {  # those of torchvision; Caffe's have our names
+_BRANCHES = {  # torchvision's names; Caffe has the names of this package
     "1x1": "branch1",
     "3x3_reduce": "branch2.0",
     "3x3": "branch2.1",
@@ -38,9 +40,18 @@ _BRANCHES = {  # those of torchvision; Caffe's have our names
 def read(
     variant: str, path: Path, template: Callable[[int], Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(variables, card) of the file or converted folder `path`; see `googlenet.load`.
+    """Reads the weights of a GoogLeNet.
 
-    `template(classes)` are the variables' shapes.
+    Args:
+      variant: `bvlc` or `torchvision`.
+      path: a file or a converted folder, see `googlenet.load`.
+      template: number of classes -> shapes of the variables.
+
+    Returns:
+      (variables, card).
+
+    Raises:
+      ValueError: the file cannot be read, or contains another network.
     """
     if path.is_dir():
         card = weights_io.load_folder_card(path)
@@ -71,16 +82,17 @@ def read(
 
 
 def _classes(count: Any, path: Path) -> int:
-    if type(count) is not int or not 0 < count <= MOST_CLASSES:
+    try:
+        return check_integer(count, "number of classes", least=1, most=MOST_CLASSES)
+    except InputError as error:
         raise ValueError(
             f"expected a network of 1 to {MOST_CLASSES} classes in {path}, got {count}; "
             "fetch the file again"
-        )
-    return count
+        ) from error
 
 
 def caffe_names() -> Iterator[tuple[str, str]]:
-    """(Caffe's name, Flax name) of each array."""
+    """Yields (Caffe's name, Flax name) of each array."""
     layers = {flax: caffe_name for flax, (caffe_name, _) in _STEM.items()}
     for module in MODULES:
         for branch in _BRANCHES:
@@ -93,7 +105,7 @@ def caffe_names() -> Iterator[tuple[str, str]]:
 
 
 def torchvision_names() -> Iterator[tuple[str, str]]:
-    """(torchvision's name, Flax name) of each array."""
+    """Yields (torchvision's name, Flax name) of each array."""
     layers = {flax: torch_name for flax, (_, torch_name) in _STEM.items()}
     for module in MODULES:
         for branch, old in _BRANCHES.items():

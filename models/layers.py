@@ -3,16 +3,18 @@
 Activations are (C, H, W, N): channels, height, width, batch. A pointwise convolution is then one
 matrix product over contiguous memory, and a shift by a pixel moves whole rows of N values.
 
-Why not `lax.conv`: XLA's CPU convolutions and above all their gradients are slow. Measured with JAX
-0.10.2 on one core of an AVX2 machine: a training step of a DenseNet-BC-40 (k = 12), batch 32, takes
-0.5 s in this form, 0.3 s of it in matrix products that run at 55 to 75 GFlop/s. Three things made
-the difference. The 3x3 convolution multiplies first and shifts its few outputs afterwards (or the
-other way round: whichever side has fewer channels is shifted). Its gradient is written by hand in
-the same form. And small weight transposes and the padding are kept out of XLA's fusions by
-`optimization_barrier`: a pad fused with what comes before it ran 5 times slower than alone.
+XLA's CPU convolutions, and above all their gradients, are slow. With JAX 0.10.2 on one core of an
+AVX2 machine, a training step of a DenseNet-BC-40 (k = 12) with batch 32 takes 0.5 s in this form,
+of which 0.3 s are matrix products at 55 to 75 GFlop/s. Three things made the difference:
 
-The price: the hand-written gradients are reverse mode only. `jax.grad`, `jax.vjp`, `jax.jacrev`,
-`vmap` and gradients of gradients work; `jax.jvp` and `jax.jacfwd` do not.
+* The 3x3 convolution multiplies first and shifts its few outputs afterwards, or shifts first if its
+  inputs are fewer.
+* Its gradient is written by hand in the same form.
+* `optimization_barrier` keeps small weight transposes and the padding out of XLA's fusions. A pad
+  that was fused with the preceding operation ran 5 times slower than alone.
+
+The hand-written gradients support reverse mode only. `jax.grad`, `jax.vjp`, `jax.jacrev`, `vmap`
+and gradients of gradients work; `jax.jvp` and `jax.jacfwd` do not.
 """
 
 import functools
@@ -20,23 +22,41 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-EPSILON = 1e-5  # added to the variance in batch normalization
+EPSILON = 1e-5
+"""Added to the variance in batch normalization."""
+
 _SHIFTS = tuple((dy, dx) for dy in range(3) for dx in range(3))
 
 
-def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product in full float32: an NVIDIA GPU would else round its factors to TF32."""
+def matmul(a: Float[Array, "i j"], b: Float[Array, "j k"]) -> Float[Array, "i k"]:
+    """Multiplies matrices in full float32. Otherwise NVIDIA GPUs round the factors to TF32.
+
+    Args:
+      a: (i, j).
+      b: (j, k).
+
+    Returns:
+      (i, k).
+    """
     return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 
 
-def to_channels_first(images: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (C, H, W, N)."""
+def to_channels_first(images: Float[Array, "n h w c"]) -> Float[Array, "c h w n"]:
+    """Transposes images to the layout of this module.
+
+    Args:
+      images: (N, H, W, C).
+
+    Returns:
+      (C, H, W, N).
+    """
     return images.transpose(3, 1, 2, 0)
 
 
 def _per_channel(values: jax.Array) -> jax.Array:
-    """(C,) to (C, 1, 1, 1), to scale or shift (C, H, W, N)."""
+    """Reshapes (C,) to (C, 1, 1, 1), to scale or shift (C, H, W, N)."""
     return values[:, None, None, None]
 
 
@@ -63,8 +83,16 @@ def _pointwise_backward(residuals, cotangent):
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
-def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """1x1 convolution: x (C, H, W, N), kernel (C, O) -> (O, H, W, N)."""
+def pointwise(x: Float[Array, "c h w n"], kernel: Float[Array, "c o"]) -> Float[Array, "o h w n"]:
+    """Applies a 1x1 convolution.
+
+    Args:
+      x: (C, H, W, N).
+      kernel: (C, O).
+
+    Returns:
+      (O, H, W, N).
+    """
     return _pointwise(x, lax.optimization_barrier(kernel.T))
 
 
@@ -77,7 +105,7 @@ def _pad(x):
 
 
 def _patches(x):
-    """(C, H, W, N) -> (9 C, H W N): the nine shifted copies, shift-major."""
+    """Makes nine shifted copies, shift-major: (C, H, W, N) -> (9 C, H W N)."""
     channels, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, dy : dy + height, dx : dx + width] for dy, dx in _SHIFTS]
@@ -85,13 +113,13 @@ def _patches(x):
 
 
 def _from_patches(patches, kernel, shape):
-    """One matrix product with patches (9 C, H W N); kernel (3, 3, C, O)."""
+    """Multiplies a kernel (3, 3, C, O) with patches (9 C, H W N)."""
     matrix = lax.optimization_barrier(kernel.reshape(-1, kernel.shape[-1]).T)
     return matmul(matrix, patches).reshape(-1, *shape[1:])
 
 
 def _shift_and_add(x, kernel):
-    """One matrix product to (9 O) channels, then nine shifted adds; kernel (3, 3, C, O)."""
+    """Multiplies to 9 O channels, then adds nine shifted parts; kernel (3, 3, C, O)."""
     (channels, height, width, batch), outputs = x.shape, kernel.shape[-1]
     matrix = lax.optimization_barrier(kernel.transpose(0, 1, 3, 2).reshape(9 * outputs, channels))
     z = matmul(matrix, _pad(x).reshape(channels, -1))
@@ -101,13 +129,21 @@ def _shift_and_add(x, kernel):
 
 
 def _mirrored(kernel):
-    """The kernel of the transposed convolution: flipped in space, channels swapped."""
+    """Makes the kernel of the transposed convolution: flipped in space, channels swapped."""
     return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 @jax.custom_vjp
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 convolution: x (C, H, W, N), kernel (3, 3, C, O) -> (O, H, W, N)."""
+def conv3x3(x: Float[Array, "c h w n"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "o h w n"]:
+    """Applies a 3x3 convolution with stride 1 and zero padding 1.
+
+    Args:
+      x: (C, H, W, N).
+      kernel: (3, 3, C, O).
+
+    Returns:
+      (O, H, W, N).
+    """
     if kernel.shape[2] <= kernel.shape[3]:
         return _from_patches(_patches(x), kernel, x.shape)
     return _shift_and_add(x, kernel)
@@ -133,8 +169,15 @@ def _conv3x3_backward(residuals, g):
 conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
-def average_pool2(x: jax.Array) -> jax.Array:
-    """Mean over 2x2 windows: (C, H, W, N) -> (C, H/2, W/2, N)."""
+def average_pool2(x: Float[Array, "c h w n"]) -> Float[Array, "c h2 w2 n"]:
+    """Averages over 2x2 windows.
+
+    Args:
+      x: (C, H, W, N) with even H and W.
+
+    Returns:
+      (C, H/2, W/2, N).
+    """
     channels, height, width, batch = x.shape
     return x.reshape(channels, height // 2, 2, width // 2, 2, batch).mean((2, 4))
 
@@ -142,21 +185,46 @@ def average_pool2(x: jax.Array) -> jax.Array:
 # Batch normalization and concatenation
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance (not Bessel-corrected) of each channel of (C, H, W, N), both (C,)."""
+def moments(x: Float[Array, "c h w n"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Computes the mean and the variance (without Bessel's correction) of each channel.
+
+    Args:
+      x: (C, H, W, N).
+
+    Returns:
+      Mean (C,) and variance (C,).
+    """
     mean = x.mean((1, 2, 3))
     return mean, jnp.maximum((x * x).mean((1, 2, 3)) - mean * mean, 0)
 
 
-def scale_shift_relu(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-    """`relu(x * scale + shift)`; x (C, H, W, N), scale and shift (C,)."""
+def scale_shift_relu(
+    x: Float[Array, "c h w n"], scale: Float[Array, " c"], shift: Float[Array, " c"]
+) -> Float[Array, "c h w n"]:
+    """Computes relu(x * scale + shift).
+
+    Args:
+      x: (C, H, W, N).
+      scale: factor of each channel, (C,).
+      shift: summand of each channel, (C,).
+
+    Returns:
+      (C, H, W, N).
+    """
     return jax.nn.relu(x * _per_channel(scale) + _per_channel(shift))
 
 
-def append(x: jax.Array, new: jax.Array) -> jax.Array:
-    """[x, new] along the channels: (C, H, W, N), (K, H, W, N) -> (C + K, H, W, N).
+def append(x: Float[Array, "c h w n"], new: Float[Array, "k h w n"]) -> Float[Array, "_ h w n"]:
+    """Concatenates along the channels.
 
-    Written out, once for all layers that read it: normalizing the pieces one by one before they are
-    concatenated trained 8 % faster, but took four times as long to compile.
+    The result is written to memory once for all layers that read it. Normalizing the pieces one by
+    one before they are concatenated trained 8 % faster, but took four times as long to compile.
+
+    Args:
+      x: (C, H, W, N).
+      new: (K, H, W, N).
+
+    Returns:
+      [x, new], (C + K, H, W, N).
     """
     return lax.optimization_barrier(jnp.concatenate([x, new]))

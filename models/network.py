@@ -1,4 +1,4 @@
-"""What every `load` in this package returns, and the check of the images it is given."""
+"""The value that every `load` in this package returns, and the check of images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,17 +8,34 @@ import numpy as np
 
 
 class Network(NamedTuple):
-    """A network with its weights: `apply(variables, images, *, upto=LAYER) -> activations`."""
+    """A network with its weights.
 
-    apply: Callable[..., jax.Array]  # pure; images (B, *input_shape), activations (B, h, w, c)
-    variables: Any  # pytree of arrays
-    input_shape: tuple[int, int, int]  # height, width, channels
-    layers: tuple[str, ...]  # what `upto` may be, in the order of computation
-    card: Mapping[str, Any]  # where the weights come from
+    Attributes:
+      apply: pure function apply(variables, images, *, upto=LAYER) with images (B, *input_shape). It
+        returns the activations of the layer, (B, h, w, c).
+      variables: the weights, a pytree of arrays.
+      input_shape: height, width and channels of an image.
+      layers: valid values of `upto`, in the order of computation.
+      card: the origin of the weights.
+    """
+
+    apply: Callable[..., jax.Array]
+    variables: Any
+    input_shape: tuple[int, int, int]
+    layers: tuple[str, ...]
+    card: Mapping[str, Any]
 
 
 def check_images(images: Any, input_shape: tuple[int, int, int]) -> None:
-    """Raise unless images are floating point of shape (B, *input_shape). Costs no computation."""
+    """Checks the shape and dtype of images, which costs no computation.
+
+    Args:
+      images: the images.
+      input_shape: height, width and channels that are expected.
+
+    Raises:
+      ValueError: the images are not floating point of shape (B, *input_shape).
+    """
     shape, dtype = np.shape(images), np.dtype(images.dtype)
     expected = f"(B, {', '.join(map(str, input_shape))})"
     height, width, channels = input_shape

@@ -1,7 +1,7 @@
-"""`.npz` and `.npy` files whose headers are checked before their data is read.
+"""A reader of `.npz` and `.npy` files that checks their headers before it reads their data.
 
 NumPy trusts a header: one that claims 40 TB ends in `MemoryError`, and a file of 2 MB that unpacks
-to 2 GiB is read whole. Here each size is compared with what the file can hold.
+to 2 GiB is read whole. This module compares each size with what the file can contain.
 """
 
 import os
@@ -16,10 +16,20 @@ from models.stored import Shape, Stored, check_plausible
 
 
 def stored(path: Path) -> Stored:
-    """The arrays of an `.npz`. Raises any exception if it is none; the caller adds the path."""
+    """Opens an `.npz`.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The arrays.
+
+    Raises:
+      Exception: of any kind, if the file is no valid `.npz`; the caller adds the path.
+    """
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         shapes = {name: shape for name, (shape, _) in _members(archive).items()}
-    # Each may be plausible and all together not.
+    # Each array may be plausible while their sum is not.
     check_plausible(sum(s.nbytes for s in shapes.values()), path.stat().st_size, "the whole file")
 
     def read(names: Collection[str]) -> dict[str, np.ndarray]:
@@ -40,7 +50,17 @@ def stored(path: Path) -> Stored:
 
 
 def npy(path: Path) -> np.ndarray:
-    """The array of an `.npy`, after a look at its header."""
+    """Reads the array of an `.npy` after a check of its header.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The array.
+
+    Raises:
+      ValueError: the header does not fit the file.
+    """
     total = path.stat().st_size
     with path.open("rb") as file:
         shape = header(file)
@@ -55,7 +75,17 @@ def npy(path: Path) -> np.ndarray:
 
 
 def header(file: IO[bytes]) -> Shape:
-    """Reads the header of an `.npy` and leaves the file behind it; objects are refused."""
+    """Reads the header of an `.npy` and leaves the file at the data.
+
+    Args:
+      file: the file, at its beginning.
+
+    Returns:
+      Shape and dtype.
+
+    Raises:
+      ValueError: the array does not consist of plain numbers.
+    """
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -72,7 +102,7 @@ def header(file: IO[bytes]) -> Shape:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, tuple[Shape, zipfile.ZipInfo]]:
-    """Name, shape and place of each array."""
+    """Lists name, shape and place of each array."""
     found: dict[str, tuple[Shape, zipfile.ZipInfo]] = {}
     check_archive(archive)
     for info in archive.infolist():
@@ -97,7 +127,14 @@ def _members(archive: zipfile.ZipFile) -> dict[str, tuple[Shape, zipfile.ZipInfo
 
 
 def check_archive(archive: zipfile.ZipFile) -> None:
-    """Raise if a member of a zip file claims more bytes than the file can hold."""
+    """Refuses a zip file with a member that claims more bytes than the file can contain.
+
+    Args:
+      archive: the zip file.
+
+    Raises:
+      ValueError: a claim is not plausible.
+    """
     assert archive.fp is not None
     there = os.fstat(archive.fp.fileno()).st_size
     for info in archive.infolist():

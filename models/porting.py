@@ -1,7 +1,7 @@
-"""Weights of other frameworks: read from their files, renamed and transposed into Flax variables.
+"""Weights of other frameworks, read from their files and turned into Flax variables.
 
-Kernels turn from (O, C, h, w) to (h, w, C, O), matrices from (O, C) to (C, O). Which array is which
-stands in `densenet_porting` and `googlenet_porting`; `caffe` reads Caffe's files.
+Kernels are transposed from (O, C, h, w) to (h, w, C, O) and matrices from (O, C) to (C, O). The
+names of the arrays are in `densenet_porting` and `googlenet_porting`; `caffe` reads Caffe's files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,16 +25,24 @@ _NORM = {
 
 
 def norm_names(torch_name: str, flax_name: str) -> Iterator[tuple[str, str]]:
-    """(PyTorch's name, Flax name) of the arrays of one batch normalization."""
+    """Yields (PyTorch's name, Flax name) of the arrays of one batch normalization.
+
+    Args:
+      torch_name: name of the module in PyTorch.
+      flax_name: name of the module in Flax.
+    """
     for old, (collection, new) in _NORM.items():
         yield f"{torch_name}.{old}", f"{collection}/{flax_name}/{new}"
 
 
 def stored(path: str | Path) -> Stored:
-    """The arrays of a checkpoint or of an `.npz`: their names and shapes, and how to read them.
+    """Opens a checkpoint or an `.npz`.
 
-    PyTorch's checkpoints (`.pth.tar`, `.pth`, `.pt`, ...), `.safetensors` and `.npz`, by PyTorch's
-    names, without the prefixes that wrappers of modules put before all of them.
+    Args:
+      path: a checkpoint of PyTorch (`.pth.tar`, `.pth`, `.pt`, ...), a `.safetensors` or an `.npz`.
+
+    Returns:
+      The arrays by PyTorch's names, without the prefixes that wrappers of modules add to all names.
     """
     path = local(path)
     suffix = path.suffix.lower()
@@ -48,7 +56,14 @@ def stored(path: str | Path) -> Stored:
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of `stored(path)`, floating point as float32."""
+    """Reads all arrays of a checkpoint.
+
+    Args:
+      path: see `stored`.
+
+    Returns:
+      The arrays by name; floating point is converted to float32.
+    """
     found = stored(path)
     return {
         name: array.astype(np.float32) if jnp.issubdtype(array.dtype, np.floating) else array
@@ -63,13 +78,23 @@ def port(
     source: str | Path,
     constants: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Arrays by foreign names as variables of the shapes in `template` (nested).
+    """Turns arrays with foreign names into Flax variables.
 
-    `names` maps each foreign name to its Flax name, `params/conv1/kernel`; `constants` are arrays
-    by Flax names that no file holds.
+    Args:
+      state: the arrays by their foreign names.
+      names: foreign name -> Flax name, such as `params/conv1/kernel`.
+      template: shapes and dtypes of the variables, nested.
+      source: the file, for messages.
+      constants: arrays by their Flax names that the file does not contain.
+
+    Returns:
+      The variables, nested.
+
+    Raises:
+      CheckError: an array is missing, superfluous, misshapen or impossible.
     """
     wanted = weights_io.flatten(template)
-    # Compared by the foreign names and shapes, so that an error speaks of the file.
+    # The foreign names and shapes are compared, so that a message uses those of the file.
     foreign = {old: _foreign(new, wanted[new]) for old, new in names.items()}
     arrays = weights_io.take(state, foreign, source)
     flat = {name: np.asarray(value, np.float32) for name, value in (constants or {}).items()}
@@ -82,7 +107,7 @@ def port(
 
 
 def _foreign(name: str, array: Any) -> jax.ShapeDtypeStruct:
-    """Shape of the Flax array `name` in PyTorch and in Caffe."""
+    """Computes the shape of a Flax array in PyTorch and in Caffe."""
     shape = array.shape
     if len(shape) == 4:
         shape = (shape[3], shape[2], *shape[:2])

@@ -1,4 +1,4 @@
-"""Where a number or a file of weights comes from: the commit of the code, and the machine."""
+"""The origin of a number or a file of weights: the commit of the code, and the machine."""
 
 import os
 import platform
@@ -11,7 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def commit() -> str | None:
-    """HEAD, `-dirty` if tracked files were changed (results, which a run itself writes, aside)."""
+    """Asks git for the commit of the code.
+
+    Returns:
+      The hash of HEAD, with `-dirty` if tracked files outside of benchmarks/results were changed;
+      None without git.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -26,7 +31,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The CPU's name as the operating system gives it."""
+    """Returns the name of the CPU according to the operating system."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -37,14 +42,14 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # on Linux only
+    """Returns the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # only on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def hardware() -> str:
-    """What computes, in words."""
+    """Describes the devices that JAX computes on."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"

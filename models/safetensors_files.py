@@ -1,4 +1,4 @@
-"""Files of the library `safetensors`, whose header gives names, dtypes and shapes."""
+"""A reader of `.safetensors` files, whose header contains names, dtypes and shapes."""
 
 import importlib
 from collections.abc import Collection
@@ -9,19 +9,29 @@ import numpy as np
 
 from models.stored import Shape, Stored, looks_like
 
-_DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U64": np.uint64,
-    "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+_DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.bool_}
+_DTYPES |= {"U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8}
 
 
 def stored(path: Path) -> Stored:
-    """The arrays of a `.safetensors` file, by the names in it."""
+    """Opens a `.safetensors` file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The arrays by the names in the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: the package safetensors is not installed.
+      ValueError: the file cannot be read, or contains other than plain numbers.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"expected a safetensors file at {path}, got no such file")
     try:
-        # By name: it is no dependency of this project, nor of its type checks.
+        # By name, because it is no dependency of this project or of its type checks.
         library = importlib.import_module("safetensors")
     except ImportError as error:
         raise ImportError(

@@ -1,8 +1,8 @@
-"""The state dict within what a checkpoint holds, its names without the wrappers people put around.
+"""Finds the state dict in a checkpoint, and removes prefixes that wrappers add to its names.
 
-A checkpoint is a state dict, or a dict that holds one (or several) beside epochs, optimizers and
-arguments, perhaps one level further down. Which one is meant is decided by its key; where that
-leaves a choice, the file is refused rather than guessed at.
+A checkpoint is a state dict, or a dict that contains one or several beside epochs, optimizers and
+arguments, perhaps at a deeper level. The key decides which state dict is meant. Where that leaves a
+choice, the file is refused.
 """
 
 import logging
@@ -11,23 +11,41 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-# Keys of the network as it was trained, and of its running average.
-KEYS = (
-    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "net_state_dict",
-    "network", "weights", "params", "state", "backbone", "encoder",
-)  # fmt: skip
+KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net")
+KEYS += ("net_state_dict", "network", "weights", "params", "state", "backbone", "encoder")
+"""Keys of the network as it was trained."""
+
 AVERAGES = ("ema", "swa", "average", "shadow", "teacher")
-# Keys below which arrays lie that are no network.
+"""Words in keys of a running average of the network."""
+
 OTHERS = ("optim", "sched", "scaler", "rng", "loss", "criterion", "args", "config", "hyper")
-PREFIXES = (
-    "module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.", "state_dict.",
-)  # fmt: skip
-COUNTERS = ("num_batches_tracked", "n_averaged")  # no weights
+"""Beginnings of keys below which arrays belong to no network."""
+
+PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "network.", "backbone.", "encoder.")
+PREFIXES += ("state_dict.",)
+"""Prefixes that wrappers of modules add to names."""
+
+COUNTERS = ("num_batches_tracked", "n_averaged")
+"""Names of arrays that are not weights."""
+
 DEEPEST = 3
+"""Number of levels that are searched."""
 
 
 def find(content: Any, is_array: Callable[[Any], bool], source: Any) -> dict[str, Any]:
-    """The arrays of the one state dict in a checkpoint's `content`, by name."""
+    """Finds the state dict in a checkpoint.
+
+    Args:
+      content: the content of the checkpoint.
+      is_array: tells arrays from other values.
+      source: the file, for messages.
+
+    Returns:
+      The arrays by name.
+
+    Raises:
+      ValueError: there is no state dict, or several that are equally likely.
+    """
     found = dict(_candidates(content, is_array, ()))
     if not found:
         raise ValueError(f"expected a state dict in {source}, got {_describe(content)}; {_do()}")
@@ -96,9 +114,20 @@ def _describe(content: Any) -> str:
 
 
 def strip(names: Iterable[str], source: Any) -> dict[str, str]:
-    """{name in the file: name} without counters, and without prefixes that all the names share."""
+    """Removes the prefixes that all names share, and the counters.
+
+    Args:
+      names: the names in the file.
+      source: the file, for messages.
+
+    Returns:
+      name in the file -> shorter name.
+
+    Raises:
+      ValueError: two names become equal.
+    """
     shorter = {
-        # A compiled module keeps this wherever it stands in the network.
+        # A compiled module has this in its name at any place in the network.
         name: name.replace("_orig_mod.", "")
         for name in names
         if not name.endswith(COUNTERS)

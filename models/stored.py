@@ -1,7 +1,7 @@
-"""Arrays in a file: what they are called and their shapes first, their numbers only when asked for.
+"""Arrays in a file: names and shapes are read at once, numbers only on request.
 
 A header can claim anything, and a small file can unpack to gigabytes. So `weights_io` compares the
-names and shapes of a `Stored` with what a network wants before it reads any data.
+names and shapes of a `Stored` with those that a network needs before it reads any data.
 """
 
 import os
@@ -10,31 +10,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DEFLATE = 1100  # at most: one byte of Deflate holds 1032
-SMALL = 256 << 20  # bytes in memory that are read whatever the file's size
-DENSE = 50  # weights and volumes hardly ever pack better than this
+DEFLATE = 1100
+"""Bound on the compression of Deflate, in which one byte encodes at most 1032."""
+
+SMALL = 256 << 20
+"""Number of bytes in memory that are read whatever the size of the file."""
+
+DENSE = 50
+"""Compression that weights and volumes hardly ever exceed."""
 
 
 class Shape(NamedTuple):
-    """What a header says of an array."""
+    """The shape and dtype of an array according to a header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Number of bytes in memory."""
         return size(self.shape) * self.dtype.itemsize
 
 
 class Stored(NamedTuple):
-    """Arrays by name: their shapes, and a function that reads those with the given names."""
+    """Arrays by name.
+
+    Attributes:
+      shapes: shape and dtype of each array.
+      read: reads the arrays with the given names.
+    """
 
     shapes: Mapping[str, Shape]
     read: Callable[[Collection[str]], dict[str, np.ndarray]]
 
     def renamed(self, names: Mapping[str, str]) -> "Stored":
-        """Those arrays whose old name stands in `names`, by their new ones."""
+        """Renames arrays.
+
+        Args:
+          names: old name -> new name. Other arrays are left out.
+
+        Returns:
+          The arrays by their new names.
+        """
         back = {new: old for old, new in names.items()}
 
         def read(wanted: Collection[str]) -> dict[str, np.ndarray]:
@@ -45,13 +62,27 @@ class Stored(NamedTuple):
 
 
 def in_memory(arrays: Mapping[str, Any]) -> Stored:
-    """Arrays that are there already."""
+    """Wraps arrays that are in memory.
+
+    Args:
+      arrays: the arrays by name.
+
+    Returns:
+      The same arrays as `Stored`.
+    """
     shapes = {name: Shape(tuple(a.shape), np.dtype(a.dtype)) for name, a in arrays.items()}
     return Stored(shapes, lambda names: {name: np.asarray(arrays[name]) for name in names})
 
 
 def size(shape: Collection[int]) -> int:
-    """The product, exact however large (NumPy's overflows)."""
+    """Computes the number of entries, exactly (NumPy's product overflows).
+
+    Args:
+      shape: lengths of the axes.
+
+    Returns:
+      The product.
+    """
     product = 1
     for length in shape:
         product *= int(length)
@@ -59,7 +90,16 @@ def size(shape: Collection[int]) -> int:
 
 
 def check_plausible(unpacked: int, packed: int, what: str) -> None:
-    """Raise if `packed` bytes of a file claim to hold `unpacked` bytes of numbers."""
+    """Refuses a file that claims to contain more numbers than it can.
+
+    Args:
+      unpacked: number of bytes of the numbers.
+      packed: number of bytes of the file.
+      what: what is checked, for the message.
+
+    Raises:
+      ValueError: the claim is not plausible.
+    """
     if unpacked > DEFLATE * packed + SMALL:
         raise ValueError(
             f"{what} claims {megabytes(unpacked)}, more than {megabytes(packed)} can hold"
@@ -72,7 +112,14 @@ def check_plausible(unpacked: int, packed: int, what: str) -> None:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes to read."""
+    """Formats a number of bytes.
+
+    Args:
+      count: the number.
+
+    Returns:
+      The number with a unit.
+    """
     if count < 1024:
         return f"{count} bytes"
     power = min((count.bit_length() - 1) // 10, 4)
@@ -80,7 +127,14 @@ def megabytes(count: int) -> str:
 
 
 def looks_like(path: str | os.PathLike) -> str | None:
-    """What a file really is that often stands where a checkpoint should, in words, or None."""
+    """Recognizes files that often lie where a checkpoint should be.
+
+    Args:
+      path: the file.
+
+    Returns:
+      A description of what the file is, or None if it is not recognized.
+    """
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):

@@ -1,7 +1,7 @@
-"""PyTorch's checkpoints (`.pth`, `.pt`, `.pth.tar`, `.ckpt`, `.bin`), without running their code.
+"""A reader of PyTorch's checkpoints (`.pth`, `.pt`, `.pth.tar`, `.ckpt`, `.bin`) that runs no code.
 
-A checkpoint is a pickle, which could name any function to call. PyTorch's reader for weights alone
-refuses all but a few classes; those that are mere records and numbers are allowed here as well.
+A checkpoint is a pickle, which could call any function. PyTorch's reader with `weights_only`
+accepts only a few classes. This module also accepts classes that are mere records and numbers.
 """
 
 import argparse
@@ -23,17 +23,29 @@ import numpy as np
 from models import npz, state_dict
 from models.stored import Shape, Stored, check_plausible, looks_like
 
-_NUMPY = ("numpy._core.multiarray", "numpy.core.multiarray")  # since NumPy 2, and before
+_NUMPY = ("numpy._core.multiarray", "numpy.core.multiarray")  # of NumPy 2 and NumPy 1
 _UNKNOWN = re.compile(r"(?:GLOBAL|but got|function) (<[^>]+>|[\w.]+)")
 _OPERAND = re.compile(r"Unsupported operand \d+")
 
 
 def stored(path: Path) -> Stored:
-    """The arrays of the state dict in a checkpoint, by the names in the file."""
+    """Opens the state dict in a checkpoint.
+
+    Args:
+      path: the checkpoint.
+
+    Returns:
+      The arrays by the names in the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: PyTorch is not installed.
+      ValueError: the file cannot be read, or contains something else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"expected a PyTorch checkpoint at {path}, got no such file")
     try:
-        # By name: PyTorch is no dependency of this project, nor of its type checks.
+        # By name, because PyTorch is no dependency of this project or of its type checks.
         torch = importlib.import_module("torch")
     except ImportError as error:
         raise ImportError(
@@ -57,7 +69,7 @@ def _load(torch: Any, path: Path) -> Any:
                 if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                     raise _TorchScriptError
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols, which are named below
+            warnings.simplefilter("ignore")  # about protocols; the message below names them
             return torch.load(path, map_location="cpu", weights_only=True)
     except _TorchScriptError:
         raise ValueError(
@@ -92,7 +104,7 @@ class _TorchScriptError(Exception):
 
 
 def _refused(torch: Any, path: Path, error: Exception) -> str | None:
-    """The classes in the file that PyTorch refused to make, or None if that was not the reason."""
+    """Names the classes that PyTorch refused; returns None if that was not the reason."""
     if not isinstance(error, pickle.UnpicklingError):
         return None
     try:
@@ -104,24 +116,23 @@ def _refused(torch: Any, path: Path, error: Exception) -> str | None:
 
 
 def _harmless() -> list[Any]:
-    """Records, paths, dates, NumPy's numbers and arrays: what people save beside their weights."""
+    """Lists records, paths, dates, NumPy's numbers and arrays, which often accompany weights."""
     multiarray = importlib.import_module(_NUMPY[0])
     made = [
         (getattr(multiarray, f), f"{m}.{f}") for m in _NUMPY for f in ("scalar", "_reconstruct")
     ]
     dtypes = {type(np.dtype(kind)) for kind in "?bhilqBHILQefdgFDSU"}
-    return [
-        *made, *dtypes, np.ndarray, np.dtype, (_latin1, "_codecs.encode"),
-        argparse.Namespace, types.SimpleNamespace, collections.defaultdict, collections.deque,
-        pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath,
-        pathlib.PureWindowsPath, (pathlib.PosixPath, "pathlib._local.PosixPath"),
-        datetime.datetime, datetime.date, datetime.timedelta, list, dict, set, frozenset,
-        complex, slice,
-    ]  # fmt: skip
+    arrays = [np.ndarray, np.dtype, (_latin1, "_codecs.encode")]
+    records = [argparse.Namespace, types.SimpleNamespace, collections.defaultdict]
+    records += [collections.deque, list, dict, set, frozenset, complex, slice]
+    paths = [pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath]
+    paths += [pathlib.PureWindowsPath, (pathlib.PosixPath, "pathlib._local.PosixPath")]
+    dates = [datetime.datetime, datetime.date, datetime.timedelta]
+    return [*made, *dtypes, *arrays, *records, *paths, *dates]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What `codecs.encode` does for the bytes of a NumPy number; no other encoding is looked up."""
+    """Replaces `codecs.encode` for the bytes of NumPy's numbers, without any other encoding."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"expected bytes in latin1, got {encoding}")
     return text.encode("latin1")
@@ -150,7 +161,7 @@ def _shape(torch: Any, name: str, tensor: Any, path: Path) -> Shape:
         )
     try:
         dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
-    except TypeError:  # bfloat16 and smaller, which become float32
+    except TypeError:  # bfloat16 and smaller dtypes become float32
         dtype = np.dtype(np.float32 if tensor.dtype.is_floating_point else np.void)
     shape = Shape(tuple(tensor.shape), dtype)
     try:

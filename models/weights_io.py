@@ -1,4 +1,4 @@
-"""Variables beside a card that says what they are: one `.npz` and `.json`, or an Orbax folder."""
+"""Variables and the card that describes them, as `.npz` with `.json` or as an Orbax folder."""
 
 import json
 import logging
@@ -26,18 +26,39 @@ from models.checking import (
 from models.stored import Stored, looks_like
 
 __all__ = [
-    "check", "check_shapes", "check_values", "describe", "fit", "flatten", "load_arrays",
-    "load_card", "load_folder", "load_folder_card", "save", "save_folder", "stored", "take",
-]  # fmt: skip
+    "check",
+    "check_shapes",
+    "check_values",
+    "describe",
+    "fit",
+    "flatten",
+    "load_arrays",
+    "load_card",
+    "load_folder",
+    "load_folder_card",
+    "save",
+    "save_folder",
+    "stored",
+    "take",
+]
 
 _log = logging.getLogger(__name__)
-_unsure: set[Path] = set()  # folders without checksums, of which the log has been told
+_unsure: set[Path] = set()  # folders without checksums that have been logged
 CARD, VARIABLES = "card.json", "variables"
 AGAIN = "convert the weights again"
 
 
 def save(path: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
-    """Write `path` (.npz) and its card (.json beside it); each appears whole or not at all."""
+    """Writes variables and their card, each whole or not at all.
+
+    Args:
+      path: the `.npz` file; the card is the `.json` file beside it.
+      variables: nested dicts of arrays.
+      card: a description that JSON can represent.
+
+    Raises:
+      ValueError: the variables are something else.
+    """
     path, arrays, text = local(path), _arrays(variables), _text(card)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -49,7 +70,17 @@ def save(path: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]
 
 
 def stored(path: str | Path) -> Stored:
-    """The arrays of an `.npz` file: names and shapes now, the numbers when they are read."""
+    """Opens an `.npz` file. Names and shapes are read now, the numbers on request.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The arrays.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
     path = local(path)
     try:
         found = npz.stored(path)
@@ -68,13 +99,33 @@ def stored(path: str | Path) -> Stored:
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file."""
+    """Reads all arrays of an `.npz` file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The arrays by name.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
     found = stored(path)
     return found.read(list(found.shapes))
 
 
 def load_card(path: str | Path) -> dict[str, Any]:
-    """The card beside the weights `path`; empty if there is none."""
+    """Reads the card beside weights.
+
+    Args:
+      path: the file of the weights.
+
+    Returns:
+      The card; empty if there is none.
+
+    Raises:
+      ValueError: the card cannot be read.
+    """
     path = local(path).with_suffix(".json")
     return _read_card(path, "fetch it again") if path.is_file() else {}
 
@@ -88,7 +139,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _arrays(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables as NumPy arrays, after a look whether they are dicts of arrays throughout."""
+    """Checks that variables are nested dicts of arrays, and converts them to NumPy arrays."""
     for name, value in flatten(variables).items():
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             raise ValueError(
@@ -118,11 +169,21 @@ def _read_card(path: Path, do: str) -> dict[str, Any]:
 
 
 def save_folder(folder: str | Path, variables: Mapping[str, Any], card: Mapping[str, Any]) -> None:
-    """Write an Orbax checkpoint of the variables, their card and checksums into a new folder."""
-    import orbax.checkpoint as ocp  # imported late: it costs a second
+    """Writes variables, their card and checksums into a new folder, whole or not at all.
+
+    Args:
+      folder: the folder, which must not exist yet.
+      variables: nested dicts of arrays.
+      card: a description that JSON can represent.
+
+    Raises:
+      FileExistsError: the folder exists.
+      ValueError: the variables are something else.
+    """
+    import orbax.checkpoint as ocp  # the import takes a second
 
     folder, arrays, text = check_new(folder), _arrays(variables), _text(card)
-    # Made under another name first, so that the folder is there whole or not at all.
+    # Written under another name first, so that the folder exists whole or not at all.
     temporary = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(temporary, ignore_errors=True)
     with plain_path(temporary) as inside, ocp.StandardCheckpointer() as checkpointer:
@@ -133,7 +194,17 @@ def save_folder(folder: str | Path, variables: Mapping[str, Any], card: Mapping[
 
 
 def check_new(folder: str | Path) -> Path:
-    """The absolute path of a folder for `save_folder`, which must not be there yet."""
+    """Checks that a folder for `save_folder` does not exist yet.
+
+    Args:
+      folder: the folder.
+
+    Returns:
+      Its absolute path.
+
+    Raises:
+      FileExistsError: the folder exists.
+    """
     folder = local(folder).absolute()
     if folder.exists():
         raise FileExistsError(
@@ -143,7 +214,19 @@ def check_new(folder: str | Path) -> Path:
 
 
 def load_folder(folder: str | Path, template: Any) -> dict[str, Any]:
-    """The variables in a folder of `save_folder`, of the shapes in `template`."""
+    """Reads the variables in a folder that `save_folder` wrote.
+
+    Args:
+      folder: the folder.
+      template: shapes and dtypes of the variables, nested.
+
+    Returns:
+      The variables.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: the folder is damaged, or contains other variables.
+    """
     import orbax.checkpoint as ocp
 
     folder = local(folder).absolute()
@@ -161,7 +244,7 @@ def load_folder(folder: str | Path, template: Any) -> dict[str, Any]:
             variables = checkpointer.restore(inside / VARIABLES, wanted)
     except CheckError:
         raise
-    except Exception as error:  # whatever Orbax makes of a missing or damaged file
+    except Exception as error:  # Orbax has several exceptions for missing and damaged files
         raise ValueError(
             f"expected an Orbax checkpoint in {folder}, got one that cannot be read "
             f"({type(error).__name__}: {error}); {AGAIN}"
@@ -171,7 +254,18 @@ def load_folder(folder: str | Path, template: Any) -> dict[str, Any]:
 
 
 def load_folder_card(folder: str | Path) -> dict[str, Any]:
-    """The card in a folder of `save_folder`."""
+    """Reads the card in a folder that `save_folder` wrote.
+
+    Args:
+      folder: the folder.
+
+    Returns:
+      The card.
+
+    Raises:
+      FileNotFoundError: there is no card.
+      ValueError: the card is damaged.
+    """
     folder = local(folder)
     path = folder / CARD
     if not path.is_file():
@@ -192,7 +286,5 @@ def _verify(folder: Path, only: str | None = None) -> None:
         ) from error
     if not known and folder.absolute() not in _unsure:
         _unsure.add(folder.absolute())
-        _log.warning(
-            "%s was written before there were checksums: damage would not be noticed; %s.",
-            folder, AGAIN,
-        )  # fmt: skip
+        message = "%s was written before there were checksums: damage would not be noticed; %s."
+        _log.warning(message, folder, AGAIN)

@@ -1,9 +1,45 @@
-"""What every test shares: programs that were compiled once in a run of the tests."""
+"""Everything that holds for all tests: their order, the slow ones, and Hypothesis's profile."""
 
 import os
 
 import jax
 import pytest
+from hypothesis import settings
+
+# The examples are the same in every run, and a slow machine fails none of them. A test that needs
+# another number of examples says so: `@settings(max_examples=12)`.
+settings.register_profile("ifv_jax", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("ifv_jax")
+
+LONGEST = (
+    "test_devices.py",
+    "test_visualization.py",
+    "test_same_job.py",
+    "test_training.py",
+    "test_srnet_training.py",
+    "test_low_precision.py",
+    "test_kinks.py",
+    "test_readme.py",
+    "test_shapes.py",
+)
+"""Modules that begin first, so that no worker is left with a long one at the end."""
+
+SLOW = (
+    "test_devices.py::test_four_devices_have_the_bits_of_one",
+    "test_devices.py::test_two_hosts_share_the_work_and_have_the_bits_of_one",
+    "test_kinks.py::test_round_off_changes_little_off_kinks",
+    "test_visualization.py::test_killed_and_resumed_is_bit_identical",
+)
+"""Tests of more than about half a minute, as `module::test`. They are marked `slow`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the slow tests and moves the longest modules to the front."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    for item in items:
+        if f"{item.path.name}::{getattr(item, 'originalname', item.name)}" in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,13 +1,11 @@
 """Jacobians whose common cokernel is known, and what the tests of critical spaces share."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from ifv_jax.critical_kernel import spectra
 
 SEEDS = st.integers(0, 2**32 - 1)
-MANY = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def orthonormal(rng, n, k):

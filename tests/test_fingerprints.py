@@ -97,7 +97,7 @@ NESTED = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(NESTED, NESTED)
 def test_nested_values_agree_exactly_where_they_are_equal(a, b):
     assert (fingerprint(a) == fingerprint(b)) == (repr(a) == repr(b) or same(a, b))

@@ -22,7 +22,7 @@ def solve(r, j, k=2.0, space=None, **options):
     smallest=st.sampled_from([1e-5, 1e-4, 1e-2, 0.3]),
     gap=st.sampled_from([0.5, 0.1]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_as_exact_as_a_float64_svd(seed, k, smallest, gap):
     """Within 0.01 degrees of the SVD of the same float32 J, down to sigma_min / max = 1e-5."""
     rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def test_as_exact_as_a_float64_svd(seed, k, smallest, gap):
 
 
 @given(seed=st.integers(0, 10_000), k=st.sampled_from([0, 2]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_restricted_to_a_critical_space(seed, k):
     """With <r, u> = 0 the search is the paper's: B^T W J on C."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ifv_jax.checks import InputError
@@ -10,7 +10,6 @@ from ifv_jax.critical_space import critical_space_from_complement, full_space
 from ifv_jax.metrics import angular_distance, coefficients, ssim
 from tests import oracles_subspaces as oracles
 
-MANY = settings(max_examples=50, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -21,7 +20,6 @@ def turned(rng, angle_deg, n=7):
     return q[:, 0], np.cos(angle) * q[:, 0] + np.sin(angle) * q[:, 1]
 
 
-@MANY
 @given(seed=SEEDS, exponent=st.floats(-4, np.log10(180)), flip=st.booleans())
 def test_angle_is_accurate_near_0_and_180(seed, exponent, flip):
     rng = np.random.default_rng(seed)
@@ -55,7 +53,6 @@ def test_angle_where_there_is_no_direction_is_90(space):
     np.testing.assert_array_equal(angular_distance(bad, bad, space=space), [90] * 4)
 
 
-@MANY
 @given(seed=SEEDS, u=st.sampled_from([0, 1, 3]))
 def test_angle_on_a_space_ignores_its_complement(seed, u):
     rng = np.random.default_rng(seed)
@@ -71,7 +68,6 @@ def test_angle_on_a_space_ignores_its_complement(seed, u):
             assert angular_distance(q[:, 0], a[0], space=space) == 90
 
 
-@MANY
 @given(seed=SEEDS)
 def test_angle_is_a_metric_on_directions(seed):
     a, b, c = np.random.default_rng(seed).standard_normal((3, 4, 5)).astype(np.float32)
@@ -148,7 +144,6 @@ def test_ssim_is_traced_once_for_a_shape(monkeypatch):
     assert not traced
 
 
-@MANY
 @given(seed=SEEDS, d=st.integers(1, 6))
 def test_coefficients_are_squared_inner_products(seed, d):
     rng = np.random.default_rng(seed)

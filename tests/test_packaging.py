@@ -40,6 +40,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert f"{info}/licenses/LICENSE" in names
     source = {str(path.relative_to(ROOT)) for path in (ROOT / "ifv_jax").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == source
+    assert "ifv_jax/py.typed" in names
 
 
 IMPORT_EVERYTHING = """
@@ -62,7 +63,8 @@ def test_the_installed_wheel_imports_without_what_only_the_clone_needs(wheel, tm
     file, imported = printed.splitlines()[-2:]
     assert Path(file).is_relative_to(tmp_path)
     assert "jax" in imported.split()
-    assert not {"flax", "matplotlib", "PIL", "models", "benchmarks"} & set(imported.split())
+    unwanted = {"flax", "matplotlib", "PIL", "models", "benchmarks", "beartype"}
+    assert not unwanted & set(imported.split())
 
 
 def locked() -> list[Requirement]:
@@ -94,6 +96,11 @@ def test_the_lock_pins_every_dependency_once_on_each_python(python):
     assert all(len(versions) == 1 for versions in pins.values()), pins
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[requirement.name][0])
+
+
+def test_pre_commit_runs_the_ruff_of_the_lock():
+    (pin,) = [next(iter(one.specifier)) for one in locked() if one.name == "ruff"]
+    assert f"rev: v{pin.version} " in (ROOT / ".pre-commit-config.yaml").read_text()
 
 
 def test_version_stands_the_same_in_every_file():

@@ -52,7 +52,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(
     size=st.integers(6, 9), kernel=st.integers(1, 4), stride=st.integers(1, 4),
     dilation=st.integers(1, 2), low=st.integers(0, 3), high=st.integers(0, 3),
@@ -120,7 +120,7 @@ def test_what_is_left_alone():
     agree(own, normal(3, 2, 3, 3), normal(2, 2, 6, 6, seed=1), rewritten=False)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(
     size=st.integers(5, 9), window=st.integers(1, 4), stride=st.integers(1, 5),
     low=st.integers(0, 1), high=st.integers(0, 3), ties=st.booleans(), seed=st.integers(0, 99),

@@ -21,7 +21,7 @@ def small_network(key, n=5, m=7):
 
 @pytest.mark.parametrize("k", POWERS)
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_gradient_is_linear_in_the_objective(k, seed):
     """grad_v S_k(f(v), t) = |cos|^k J^T W t, for both signs of <r, t>."""
     with jax.enable_x64(True):

@@ -18,14 +18,12 @@ from ifv_jax.targets import (
 from tests import oracles_subspaces as oracles
 
 SIZES = st.sampled_from([2, 3, 10, 97, 1000])
-FEW = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def norm(t):
     return np.linalg.norm(np.asarray(t, np.float64), axis=-1)
 
 
-@FEW
 @given(
     n=SIZES,
     seed=st.integers(0, 2**31),
@@ -48,7 +46,7 @@ def test_sparseness_at_and_near_its_limits(n):
     assert np.count_nonzero(t[-1]) == 1 and t[-1].max() == 1
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     n=st.integers(2, 30),
     seed=st.integers(0, 2**32 - 1),
@@ -62,7 +60,6 @@ def test_projection_agrees_with_thom_and_palm(n, seed, sparseness, negative):
     np.testing.assert_allclose(found, oracles.hoyer_projection(point, sparseness), atol=1e-6)
 
 
-@FEW
 @given(seed=st.integers(0, 2**32 - 1), sparseness=st.floats(0, 1))
 def test_projection_is_the_closest_point(seed, sparseness):
     rng = np.random.default_rng(seed)

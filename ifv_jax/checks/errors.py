@@ -1,10 +1,13 @@
-"""The one exception the library raises for input that cannot be worked with."""
+"""The only exception that the library raises for bad input."""
 
 
 class InputError(ValueError):
-    """Bad input, found before the expensive work starts.
+    """Bad input, found before expensive work starts.
 
-    The message says what was expected, what came, and what to do.
+    Args:
+      expected: what was expected, to follow the word "Expected".
+      got: what came instead, to follow the word "got".
+      do: what to do about it, in a sentence.
     """
 
     def __init__(self, expected: str, got: str, do: str):

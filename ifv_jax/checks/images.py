@@ -1,17 +1,29 @@
-"""Images as people have them: checked, clipped where they are off by rounding, or refused."""
+"""The check of given images, which clips rounding errors and refuses everything else."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ifv_jax.checks import as_array, is_concrete
 from ifv_jax.checks.errors import InputError
 
 PIXEL_ROUNDING = 2e-6
-"""Pixels this far outside [0, 1] are rounding of a resize or a division: they are clipped."""
+"""Pixels up to this far outside [0, 1] are clipped: a resize or a division rounds so."""
 
 
-def check_images(images, shape: tuple[int, int, int]) -> jax.Array:
-    """Images as given, checked: (batch, *shape), floating point, finite, in [0, 1], batch >= 1."""
+def check_images(images, shape: tuple[int, int, int]) -> Float[Array, "batch h w c"]:
+    """Checks given images.
+
+    Args:
+      images: an array, or nested lists, of shape (batch, *shape) with batch >= 1, floating point,
+        finite, in [0, 1]. The values are checked only if they are known, that is, not traced.
+      shape: (H, W, C) of one image.
+
+    Returns:
+      The images as a JAX array, with pixels clipped that are off by `PIXEL_ROUNDING` or less.
+
+    Raises:
+      InputError: the images are anything else.
+    """
     expected = f"images of shape (batch, {', '.join(map(str, shape))})"
     images = as_array(images, expected, "Pass an array of floating-point pixels in [0, 1].")
     if images.ndim != 4 or images.shape[1:] != tuple(shape):

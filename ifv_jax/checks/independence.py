@@ -1,9 +1,9 @@
-"""Whether the samples of a batch leave each other alone, read off the program without running it.
+"""A proof, from the traced program alone, that the samples of a batch do not influence each other.
 
-`independent` follows the batch axis through a jaxpr. It knows the primitives that most networks in
-inference mode are made of; whatever it does not know, or where samples meet, it does not vouch for.
-So True is a proof, and False only a doubt. It takes milliseconds where compiling a deep network for
-a look at its values takes many seconds (`sample_checks`).
+`independent` follows the batch axis through a jaxpr. It knows the primitives of most networks in
+inference mode. It returns False for a primitive that it does not know, and where samples meet. So
+True is a proof, and False is only a doubt. The proof takes milliseconds; compiling a deep network
+to compare values takes many seconds (`ifv_jax.checks.samples`).
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,31 @@ from jax.extend import core
 from ifv_jax.checks.sample_axes import RULES, Place, Same, Samples, Unknown
 from ifv_jax.engine import programs
 
-_CALLS = {
-    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
-    "checkpoint", "remat2",
-}  # fmt: skip
-"""Equations that evaluate one program inside."""
+_CALLS = frozenset(
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "checkpoint",
+        "remat2",
+    ]
+)
+"""Primitives that evaluate one inner program."""
 
 
 def independent(closed: core.ClosedJaxpr, places: Sequence[Place], batch: int) -> bool:
-    """Whether each row of all outputs, (batch, ...), depends on its own sample alone.
+    """Tells whether each row of all outputs, (batch, ...), depends on its own sample alone.
 
-    `places` says where samples lie in the inputs.
+    Args:
+      closed: the traced program.
+      places: where the samples lie in each of its inputs.
+      batch: number of samples.
+
+    Returns:
+      True if this is proved, False if it is not.
     """
     try:
         found = _program(closed.jaxpr, list(places), batch)
@@ -35,7 +49,15 @@ def independent(closed: core.ClosedJaxpr, places: Sequence[Place], batch: int) -
 
 
 def same_program(one: core.ClosedJaxpr, other: core.ClosedJaxpr) -> bool:
-    """Whether two programs do the same with the same numbers, for batches of different sizes."""
+    """Tells whether two programs, for batches of different sizes, do the same with equal numbers.
+
+    Args:
+      one: a traced program.
+      other: another one.
+
+    Returns:
+      True if they have the same primitives, constants and literals in the same order.
+    """
     if len(one.consts) != len(other.consts):
         return False
     consts = zip(one.consts, other.consts, strict=True)
@@ -56,7 +78,7 @@ def _alike(one: core.Jaxpr, other: core.Jaxpr) -> bool:
             if isinstance(x, core.Literal) and not np.array_equal(x.val, y.val, equal_nan=True):
                 return False
         if any(a.params.get(name) != b.params.get(name) for name in ("start_indices", "y")):
-            return False  # numbers, too: where a slice begins, a power
+            return False  # these parameters are numbers, too: the start of a slice, a power
         inner = programs_inside(a), programs_inside(b)
         if len(inner[0]) != len(inner[1]) or not all(map(_alike, *inner)):
             return False
@@ -64,7 +86,14 @@ def _alike(one: core.Jaxpr, other: core.Jaxpr) -> bool:
 
 
 def programs_inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs inside an equation, without their constants."""
+    """Lists the programs inside an equation.
+
+    Args:
+      eqn: an equation of a traced program.
+
+    Returns:
+      The inner programs, without their constants.
+    """
     found: list[Any] = [one for _, some in programs.inside(eqn) for one in some]
     return [getattr(one, "jaxpr", one) for one in found]
 

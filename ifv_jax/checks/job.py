@@ -1,6 +1,6 @@
-"""Checks of what a job is made of: weights, parameters v, a folder, devices, a critical space.
+"""Checks of the parts of a job: weights, parameters v, a folder, devices, a critical space.
 
-One line of each at the top of `visualize`, `reoptimize`, `invert`, `linearize_all` and `jacobian`.
+`visualize`, `reoptimize`, `invert`, `linearize_all` and `jacobian` begin with calls of them.
 """
 
 import os
@@ -19,7 +19,14 @@ _REACHED = "For given images use `parametrization.invert(images)`."
 
 
 def check_variables(variables: PyTree) -> None:
-    """The weights: any pytree of arrays, or none."""
+    """Checks that the weights are a pytree of arrays, which may be empty.
+
+    Args:
+      variables: the network's weights.
+
+    Raises:
+      InputError: a leaf is not an array.
+    """
     for leaf in jax.tree.leaves(variables):
         array = isinstance(leaf, jax.Array | bool | float | complex | jax.ShapeDtypeStruct)
         array = array or (isinstance(leaf, int) and abs(leaf) < 2**31)
@@ -40,9 +47,19 @@ def _has_meaning(dtype: np.dtype) -> bool:
 def check_parameters(
     parametrization: Any, v: PyTree, name: str = "v", *, count: int | None = None
 ) -> PyTree:
-    """Parameters v as JAX arrays: shaped as the parametrization's own, one batch of `count`.
+    """Checks parameters v. A sample may be non-finite; its status will say so.
 
-    A sample may be non-finite: that becomes its status.
+    Args:
+      parametrization: the parametrization that v belongs to.
+      v: floating-point arrays with a leading batch axis, shaped as the parametrization's own.
+      name: name of the argument, for messages.
+      count: required number of samples; None accepts any.
+
+    Returns:
+      v with JAX arrays as leaves.
+
+    Raises:
+      InputError: v is anything else.
     """
     leaves, structure = jax.tree.flatten(v)
     for leaf in leaves:
@@ -90,7 +107,7 @@ def _shapes(tree: PyTree) -> str:
 
 
 def _own_shapes(parametrization: Any) -> PyTree | None:
-    """Shapes of a fresh start, or None where only calling `init` would tell."""
+    """Returns the shapes of a new start, or None if `init` cannot be traced."""
     try:
         own = jax.eval_shape(lambda key: parametrization.init(key, 1), jax.random.key(0))
     except Exception:
@@ -101,7 +118,19 @@ def _own_shapes(parametrization: Any) -> PyTree | None:
 
 
 def images_of(parametrization: Any, v: PyTree, through: Callable[[Callable], Callable]):
-    """phi(v), (batch, H, W, C), computed by through(parametrization.apply)."""
+    """Computes phi(v), and explains a failure in a sentence.
+
+    Args:
+      parametrization: the parametrization.
+      v: its parameters, leading axis batch.
+      through: transformation of `parametrization.apply` before it is called.
+
+    Returns:
+      The images through(parametrization.apply)(v), (batch, H, W, C).
+
+    Raises:
+      InputError: the parametrization fails, or returns something else.
+    """
     expected = f"images of shape (batch, {', '.join(map(str, parametrization.shape))})"
     try:
         images = through(parametrization.apply)(v)
@@ -126,8 +155,18 @@ def images_of(parametrization: Any, v: PyTree, through: Callable[[Callable], Cal
 
 
 def check_run(run: Any):
-    """A `Run`; a path is made into one, nothing keeps nothing."""
-    from ifv_jax.engine.runs import Run  # here, since runs may check with what is above
+    """Turns the argument `run` into a `Run`.
+
+    Args:
+      run: a `Run`, the path of a folder, or None for a run that keeps nothing.
+
+    Returns:
+      The run.
+
+    Raises:
+      InputError: `run` is none of these, or its folder cannot be used.
+    """
+    from ifv_jax.engine.runs import Run  # The module `runs` imports checks, so it comes late.
 
     if run is None or isinstance(run, str | os.PathLike):
         return Run(run)
@@ -139,7 +178,17 @@ def check_run(run: Any):
 
 
 def check_devices(devices: Any) -> tuple[Device, ...]:
-    """The devices given, a single one or several of one kind; all local ones if None."""
+    """Checks the argument `devices`.
+
+    Args:
+      devices: a device, several devices of one kind, or None for all local ones.
+
+    Returns:
+      The devices as a tuple.
+
+    Raises:
+      InputError: these are no devices, none at all, repeated, or of several kinds.
+    """
     if devices is None:
         return tuple(jax.local_devices())
     if isinstance(devices, jax.Device):
@@ -162,7 +211,18 @@ def check_devices(devices: Any) -> tuple[Device, ...]:
 
 
 def check_space(space: Any, features: int) -> Any:
-    """A `CriticalSpace` over so many features, or None for all of feature space."""
+    """Checks the argument `space`.
+
+    Args:
+      space: a `CriticalSpace`, or None for all of feature space.
+      features: n, the number of features.
+
+    Returns:
+      The same value.
+
+    Raises:
+      InputError: the space is over another number of features, or something else.
+    """
     from ifv_jax.critical_space import check_critical_space
 
     if space is None:
@@ -179,7 +239,15 @@ def check_space(space: Any, features: int) -> Any:
 
 
 def check_jitter(jitter: int, shape: tuple[int, int, int]) -> None:
-    """Images are shifted by less than their size."""
+    """Checks that images are shifted by less than their size.
+
+    Args:
+      jitter: largest shift in pixels.
+      shape: (H, W, C) of an image.
+
+    Raises:
+      InputError: the shift is too large.
+    """
     if jitter >= min(shape[:2]):
         raise InputError(
             f"jitter below {min(shape[:2])}, the size of the image",

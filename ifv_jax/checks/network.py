@@ -1,6 +1,6 @@
-"""What is asked of a network and an aggregation: what they return, and for how many images.
+"""Checks of a network and an aggregation: their kind, what they return, and for how many images.
 
-All of it is looked at while JAX traces, before anything is compiled or computed.
+All checks are made while JAX traces, before anything is compiled or computed.
 """
 
 import functools
@@ -15,7 +15,7 @@ from ifv_jax.checks.errors import InputError
 from ifv_jax.types import AggregateFn, ApplyFn, PyTree
 
 OUT_OF_RESOURCES = (jax.errors.JaxRuntimeError, MemoryError)
-"""What a call may raise through no fault of the function that is called."""
+"""Exceptions that a call may raise without any mistake in the called function."""
 
 _VMAP = (
     "Wrap it: `lambda variables, images: jax.vmap(lambda image: "
@@ -24,7 +24,14 @@ _VMAP = (
 
 
 def check_apply(apply: ApplyFn) -> None:
-    """A network is a hashable function, not the module that has one."""
+    """Checks that a network is a hashable function and not a module that contains one.
+
+    Args:
+      apply: the network.
+
+    Raises:
+      InputError: it is anything else.
+    """
     if not callable(apply) or isinstance(apply, type):
         raise InputError(
             "a function (variables, images) -> activations as `apply`",
@@ -41,7 +48,14 @@ def check_apply(apply: ApplyFn) -> None:
 
 
 def check_aggregate(aggregate: AggregateFn) -> None:
-    """An aggregation is a hashable function."""
+    """Checks that an aggregation is a hashable function.
+
+    Args:
+      aggregate: the aggregation.
+
+    Raises:
+      InputError: it is anything else.
+    """
     if not callable(aggregate) or isinstance(aggregate, type):
         raise InputError(
             "a function activations -> (batch, features) as `aggregate`",
@@ -52,7 +66,19 @@ def check_aggregate(aggregate: AggregateFn) -> None:
 
 
 def activations(apply: ApplyFn, variables: PyTree, images: jax.Array) -> jax.Array:
-    """apply(variables, images), and a sentence if that fails or is not activations."""
+    """Computes apply(variables, images), and explains a failure in a sentence.
+
+    Args:
+      apply: the network.
+      variables: its weights.
+      images: (batch, H, W, C).
+
+    Returns:
+      The activations (batch, ...).
+
+    Raises:
+      InputError: the network fails, or does not return activations.
+    """
     try:
         found = apply(variables, images)
     except (InputError, *OUT_OF_RESOURCES):
@@ -72,7 +98,18 @@ def activations(apply: ApplyFn, variables: PyTree, images: jax.Array) -> jax.Arr
 
 
 def aggregated(aggregate: AggregateFn, found: jax.Array) -> jax.Array:
-    """aggregate(activations), (batch, features), and a sentence if it fails or is not that."""
+    """Computes aggregate(activations), and explains a failure in a sentence.
+
+    Args:
+      aggregate: the aggregation.
+      found: the activations (batch, ...).
+
+    Returns:
+      The response (batch, features).
+
+    Raises:
+      InputError: the aggregation fails, or returns something else.
+    """
     batch = found.shape[0]
     try:
         r = aggregate(found)
@@ -136,7 +173,7 @@ def _brief(error: Exception) -> str:
 
 
 def _explain_failure(apply: ApplyFn, variables: PyTree, images: jax.Array, error: Exception):
-    """Raises what the failure of apply(variables, images) means."""
+    """Raises an `InputError` that explains why apply(variables, images) failed."""
     batch = images.shape[0]
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     if batch > 1 and _traces(apply, variables, one):
@@ -173,7 +210,14 @@ def _traces(apply: ApplyFn, variables: PyTree, images: jax.ShapeDtypeStruct) -> 
 
 
 def innermost(function: Callable) -> Callable:
-    """The function that a `functools.partial` sets arguments of."""
+    """Returns the function inside nested `functools.partial` objects.
+
+    Args:
+      function: any function.
+
+    Returns:
+      The innermost function; `function` itself if it is no partial object.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -187,11 +231,21 @@ def check_layout(
     *,
     thorough: bool = False,
 ) -> None:
-    """Activations (batch, c, h, w) must not be taken for (batch, h, w, c).
+    """Refuses activations that are channels first, (batch, c, h, w).
 
-    Which axes are those of space shows when the image is made wider. That is traced only where the
-    last two axes have the aspect of the image and the first two do not, or, if `thorough`, also
-    where both do.
+    The spatial axes are those that change when the image is made wider. The network is traced with
+    a wider image only if the last two axes have the aspect ratio of the image and the first two do
+    not.
+
+    Args:
+      apply: the network.
+      variables: its weights.
+      images: the images, or their shape and dtype, (batch, H, W, C).
+      shape: shape of the activations for these images.
+      thorough: also trace the network if both pairs of axes have the aspect ratio of the image.
+
+    Raises:
+      InputError: the activations are channels first.
     """
     if len(shape) != 4:
         return
@@ -210,7 +264,7 @@ def check_layout(
     if other != shape and len(other) == 4:
         first = other[3] != shape[3] and other[1:3] == shape[1:3]
     else:
-        # Square images leave square maps: these are no columns of one.
+        # Square images have square maps. Here only the last two axes are equal.
         first = height == width and shape[2] == shape[3] != shape[1]
     if first:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Where the samples of a batch lie in the result of a primitive, given where they lie before it.
+"""Rules for the place of the samples in the result of a primitive, given their place before it.
 
-One rule for each of the primitives that most networks in inference mode are made of; `Unknown` is
-raised where samples meet, or could. `independence` walks through a program by these rules.
+There is one rule for each primitive of most networks in inference mode. A rule raises `Unknown`
+where samples meet, or could meet. `ifv_jax.checks.independence` applies the rules to a program.
 """
 
 import math
@@ -12,28 +12,40 @@ import numpy as np
 
 
 class Samples(NamedTuple):
-    """An array in which samples lie side by side: index // inner % batch along `axis` is whose."""
+    """An array that contains the samples side by side along an axis.
+
+    Attributes:
+      axis: the axis. Entry i along it belongs to sample i // inner % batch.
+      inner: number of consecutive entries of one sample.
+    """
 
     axis: int
     inner: int = 1
 
 
 class Same(NamedTuple):
-    """An array that does not depend on the samples, of one value along some axes."""
+    """An array that does not depend on the samples.
+
+    Attributes:
+      constant: axes along which all values are equal.
+    """
 
     constant: frozenset[int] = frozenset()
 
 
 Place = Samples | Same
+"""Where the samples lie in an array."""
+
 Rule = Callable[[Any, list[Place], int], Sequence[Place]]
+"""(equation, places of its operands, batch) -> places of its results."""
 
 
 class Unknown(Exception):
-    """No rule says that samples stay apart here."""
+    """Raised where no rule says that samples stay apart."""
 
 
 def _aligned(shapes: Sequence[tuple[int, ...]], places: Sequence[Place]) -> Place:
-    """Of arrays of one shape (or scalars) that are combined entry by entry."""
+    """Returns the place in a combination, entry by entry, of arrays of one shape or scalars."""
     arrays = [p for shape, p in zip(shapes, places, strict=True) if shape]
     samples = {p for p in arrays if isinstance(p, Samples)}
     constant = [p.constant for p in arrays if isinstance(p, Same)]
@@ -58,7 +70,7 @@ def _passed_on(eqn, places, batch):
 
 
 def _moved(place: Place, new: dict[int, int]) -> Place:
-    """`place` after its axes were renamed; axes that are not in `new` are gone."""
+    """Renames the axes of a place; axes that are not in `new` do not exist afterwards."""
     if isinstance(place, Same):
         return Same(frozenset(new[i] for i in place.constant if i in new))
     if place.axis not in new:
@@ -67,7 +79,7 @@ def _moved(place: Place, new: dict[int, int]) -> Place:
 
 
 def _along(axes: Callable[[Any], Any], gone: bool) -> Rule:
-    """Something along these axes of all operands alike, which are `gone` afterwards or stay."""
+    """Makes the rule of an operation along axes of all operands, which it may remove (`gone`)."""
 
     def rule(eqn, places, batch):
         used = {int(i) for i in np.atleast_1d(axes(eqn))}
@@ -93,7 +105,7 @@ def _transpose(eqn, places, batch):
 
 
 def _spans(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The stride of each axis in flat, row-major order, and the stride of the axis before it."""
+    """Returns, for each axis, its stride in row-major order and the stride of the axis before."""
     return [(math.prod(shape[i + 1 :]), math.prod(shape[i:])) for i in range(len(shape))]
 
 
@@ -104,12 +116,12 @@ def _reshape(eqn, places, batch):
     place = places[0]
     if isinstance(place, Same):
         varies = [span for i, span in enumerate(old) if i not in place.constant]
-        return [
-            Same(frozenset(
-                k for k, (low, high) in enumerate(new)
-                if all(high <= start or end <= low for start, end in varies)
-            ))
-        ]  # fmt: skip
+        apart = (
+            k
+            for k, (low, high) in enumerate(new)
+            if all(high <= start or end <= low for start, end in varies)
+        )
+        return [Same(frozenset(apart))]
     first = old[place.axis][0] * place.inner  # the samples' stride in flat order
     for k, (low, high) in enumerate(new):
         if low <= first and first * batch <= high and first % low == 0:
@@ -146,7 +158,7 @@ def _dot_general(eqn, places, batch):
     if place.axis < len(together[0]) and any(
         isinstance(other, Same) and place.axis not in other.constant for other in moved
     ):
-        raise Unknown  # each sample would have weights of its own
+        raise Unknown  # samples with different weights
     return [place]
 
 
@@ -162,7 +174,7 @@ def _stack(eqn, places, batch):
 
 
 def _untouched(eqn, place: Place, whole: Callable[[int], bool]) -> Place:
-    """Of an operand of which only some axes are taken whole."""
+    """Returns the place after an operation that keeps only some axes whole."""
     return _moved(place, {i: i for i in range(len(_shapes(eqn)[0])) if whole(i)})
 
 
@@ -176,9 +188,8 @@ def _slice(eqn, places, batch):
     strides = params["strides"] or (1,) * len(shape)
 
     def whole(i):
-        return (params["start_indices"][i], params["limit_indices"][i], strides[i]) == (
-            0, shape[i], 1,
-        )  # fmt: skip
+        taken = (params["start_indices"][i], params["limit_indices"][i], strides[i])
+        return taken == (0, shape[i], 1)
 
     if isinstance(places[0], Same):
         return places

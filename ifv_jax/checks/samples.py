@@ -1,11 +1,11 @@
-"""Samples must not influence each other: one look at a network before a job begins.
+"""The check, before a job begins, that the samples of a batch do not influence each other.
 
-In training mode a network normalizes over its batch (BatchNorm), or draws noise by place in the
-batch (Dropout under a fixed key). All that follows would come out wrong and say OK, and differently
-on the CPU, where samples are computed alone, than on a GPU, where they are computed together. Most
-networks are cleared by their program (`independence`) in the time it takes to trace it; the others
-are compiled, without much optimization, and evaluated on two different samples: each alone and in
-company, in both orders, and twice.
+In training mode a network normalizes over its batch (BatchNorm) or draws noise by position in the
+batch (Dropout under a fixed key). All results would then be wrong with the status OK. They would
+also differ between the CPU, where samples are computed alone, and a GPU, where they are computed
+together. For most networks the traced program is proof enough (`ifv_jax.checks.independence`). The
+others are compiled with little optimization and evaluated on two different samples: each alone and
+beside the other, in both orders, and twice.
 """
 
 import logging
@@ -26,13 +26,14 @@ from ifv_jax.types import PyTree
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""How far a float32 response may differ, in parts of the largest: rounding depends on the batch.
+"""Largest allowed difference of float32 responses, relative to the largest response.
 
-Measured on the CPU: 2e-7. Noise and statistics of the batch change a response by percents.
+Rounding depends on the batch; 2e-7 was measured on the CPU. Noise and statistics of the batch
+change a response by percents.
 """
 
 CONTRASTS = (10.0, 100.0)
-"""How far out the two samples lie, in fresh starts: little and much contrast."""
+"""Factors by which new starts are multiplied for the two samples: little and much contrast."""
 
 _TRAINING = (
     "Put it into inference mode: `.eval()` for NNX, `use_running_average=True` and "
@@ -44,11 +45,19 @@ _warned: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def check_network(response, variables: PyTree) -> int:
-    """n, the number of features, once the network has been looked at; once for each response.
+    """Checks the network of a response, once for each response and shapes of weights.
 
-    Raises: InputError where the network does not fit, or the samples of a batch influence each
-      other. The latter is not looked at while a user's `jit` traces, nor where the weights lie on
-      other hosts.
+    While a user's `jit` traces, and if weights lie on other hosts, the samples are not compared.
+
+    Args:
+      response: the response.
+      variables: the network's weights.
+
+    Returns:
+      n, the number of features.
+
+    Raises:
+      InputError: the network does not fit, or the samples of a batch influence each other.
     """
     check_variables(variables)
     leaves, structure = jax.tree.flatten(variables)
@@ -75,7 +84,7 @@ def _looked_at(response, variables: PyTree) -> int:
         pair, three = (_program(response, variables, batch) for batch in (2, 3))
     except (InputError, *OUT_OF_RESOURCES):
         raise
-    except Exception:  # an initialization that cannot be traced, for example
+    except Exception:  # for example an initialization that cannot be traced
         n = response.feature_count(variables)
         _look(response, variables)
         return n
@@ -95,7 +104,7 @@ def _program(response, variables: PyTree, batch: int):
 
 
 def _look(response, variables: PyTree) -> None:
-    """Compares responses to two samples alone and together."""
+    """Compares the responses to two samples, alone and together."""
     try:
         a, b = (_sample(response, number) for number in range(2))
         pairs = [_join(*pair) for pair in ((a, b), (b, a), (a, a))]
@@ -125,7 +134,7 @@ def _look(response, variables: PyTree) -> None:
         ("a sample alone and beside another", np.stack(alone), ab),
         ("a sample alone and beside itself", alone[0], aa[0]),
     ):
-        finite = np.isfinite(one) & np.isfinite(other)  # others have a status of their own
+        finite = np.isfinite(one) & np.isfinite(other)  # the others get a status later
         apart = np.abs(one[finite] - other[finite]).max(initial=0)
         if apart > tolerance * largest:
             raise InputError(
@@ -145,12 +154,12 @@ def _join(*samples: PyTree) -> PyTree:
 
 
 def _quickly() -> dict[str, Any] | None:
-    """Options that halve the time XLA takes on the CPU; elsewhere its own."""
+    """Returns options that halve XLA's compile time on the CPU; None on other backends."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def _dtypes(jaxpr) -> set:
-    """The floating dtypes that a program computes in: rounding is that of the coarsest."""
+    """Collects the floating dtypes in which a program computes; the coarsest one rounds most."""
     found = set()
     for eqn in jaxpr.eqns:
         for atom in eqn.outvars:

@@ -1,10 +1,8 @@
-"""Checks of values and types at the public boundary: numbers, keys, indices, arrays, targets.
+"""Checks of values and types at the public boundary: numbers, functions, keys, indices.
 
-What is harmless is normalized (NumPy scalars, lists, NumPy arrays), the rest is refused before
-expensive work. Shapes and dtypes are always looked at, values where they are known: inside a user's
-`jit` they are tracers. There, what would have been an error of value becomes the status of the
-sample. Images are checked in `image_checks`, what a job is made of in `job_checks`, the network in
-`network_checks`.
+Harmless deviations are normalized (NumPy scalars, lists, NumPy arrays). Everything else is refused
+before expensive work starts. Shapes and dtypes are always checked, values only where they are
+known: inside a user's `jit` they are tracers, and an invalid value becomes a status of its sample.
 """
 
 import contextlib
@@ -20,22 +18,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from ifv_jax.checks.errors import InputError
-from ifv_jax.status import Status
-from ifv_jax.types import PyTree
 
 T = TypeVar("T")
 
 MOST_FEATURES = 1_000_000
-"""More indices than any layer has features: the end of an iterator that has none."""
+"""Largest number of indices that is read from an iterator, which may be endless."""
 
 
 def is_concrete(*arrays) -> bool:
-    """Whether the values are known now, that is, not traced."""
+    """Tells whether values are known now, that is, not traced.
+
+    Args:
+      *arrays: pytrees of arrays.
+
+    Returns:
+      True if no leaf is a tracer.
+    """
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays))
 
 
 def describe(value) -> str:
-    """What came, in a few words: a value if it is short, else its type, dtype and shape."""
+    """Describes a value for a message.
+
+    Args:
+      value: anything.
+
+    Returns:
+      The value itself if it is short, otherwise its type, dtype and shape.
+    """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return reprlib.repr(value)
     name = type(value).__name__
@@ -47,7 +57,20 @@ def describe(value) -> str:
 
 
 def check_kind(value: Any, kind: type[T], name: str, do: str) -> T:
-    """`value`, which has to be an instance of `kind`."""
+    """Checks that a value is an instance of a class.
+
+    Args:
+      value: the value.
+      kind: the class.
+      name: name of the argument, for the message.
+      do: what to do about a mistake.
+
+    Returns:
+      The same value.
+
+    Raises:
+      InputError: the value is something else.
+    """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIO" else "a"
         raise InputError(f"{article} {kind.__name__} as `{name}`", describe(value), do)
@@ -55,7 +78,20 @@ def check_kind(value: Any, kind: type[T], name: str, do: str) -> T:
 
 
 def check_integer(value, name: str, *, least: int | None = None, most: int | None = None) -> int:
-    """A Python integer; NumPy's and JAX's scalars are converted, booleans and floats refused."""
+    """Checks an integer. Scalars of NumPy and JAX are converted; booleans and floats are refused.
+
+    Args:
+      value: the integer.
+      name: name of the argument, for the message.
+      least: smallest valid value, or None.
+      most: largest valid value, or None.
+
+    Returns:
+      The value as a Python integer.
+
+    Raises:
+      InputError: the value is not an integer, or out of range.
+    """
     expected = f"an integer {name}" + ("" if least is None else f" >= {least}")
     expected += "" if most is None else f" and <= {most}" if least is not None else f" <= {most}"
     array = isinstance(value, np.ndarray | jax.Array | np.generic) and is_concrete(value)
@@ -74,7 +110,22 @@ def check_integer(value, name: str, *, least: int | None = None, most: int | Non
 def check_integers(
     values, name: str, count: int, do: str, *, what: str | None = None, least: int = 1
 ) -> tuple[int, ...]:
-    """So many integers as a tuple; lists and NumPy arrays are converted."""
+    """Checks a sequence of integers. Lists, NumPy arrays and JAX arrays are converted.
+
+    Args:
+      values: the integers.
+      name: name of the argument, for the message.
+      count: required number of integers.
+      do: what to do about a mistake.
+      what: what is expected, for the message; by default a description of count and range.
+      least: smallest valid value.
+
+    Returns:
+      The values as a tuple of Python integers.
+
+    Raises:
+      InputError: the values are anything else.
+    """
     expected = f"{what or f'{count} integers >= {least}'} as `{name}`"
     if isinstance(values, np.ndarray | jax.Array) and is_concrete(values):
         values = np.asarray(values).tolist() if _is_integer_dtype(values) else values
@@ -87,7 +138,15 @@ def check_integers(
 
 
 def check_hashable(function: Callable, name: str) -> None:
-    """Compiled programs are found again by the function objects that they were made of."""
+    """Checks that a function is hashable: compiled programs are looked up by function objects.
+
+    Args:
+      function: the function.
+      name: name of the argument, for the message.
+
+    Raises:
+      InputError: the function is not hashable.
+    """
     try:
         hash(function)
     except TypeError as error:
@@ -101,7 +160,24 @@ def check_hashable(function: Callable, name: str) -> None:
 def check_real(
     value, name: str, expected: str, *, least=None, above=None, most=None, below=None, do: str
 ) -> float:
-    """A finite Python float within bounds; integers and NumPy's and JAX's scalars are converted."""
+    """Checks a finite real number. Integers and scalars of NumPy and JAX are converted.
+
+    Args:
+      value: the number.
+      name: name of the argument, for the message.
+      expected: what is expected, for the message.
+      least: smallest valid value, or None.
+      above: the value must be larger than this one, or None.
+      most: largest valid value, or None.
+      below: the value must be smaller than this one, or None.
+      do: what to do about a mistake.
+
+    Returns:
+      The value as a Python float.
+
+    Raises:
+      InputError: the value is not a finite real number, or out of range.
+    """
     number = float("nan")
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
@@ -120,28 +196,58 @@ def check_real(
 
 
 def check_flag(value, name: str) -> bool:
-    """True or False; NumPy's booleans are converted."""
+    """Checks a boolean. NumPy's booleans are converted.
+
+    Args:
+      value: the boolean.
+      name: name of the argument, for the message.
+
+    Returns:
+      True or False.
+
+    Raises:
+      InputError: the value is something else.
+    """
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"True or False as `{name}`", describe(value), "Pass one of them.")
     return bool(value)
 
 
 def check_key(key) -> jax.Array:
-    """A single JAX PRNG key, `jax.random.key(seed)` or the older `PRNGKey`."""
+    """Checks a single PRNG key.
+
+    Args:
+      key: `jax.random.key(seed)`, or the older `PRNGKey`, which is converted.
+
+    Returns:
+      The key, a typed scalar array.
+
+    Raises:
+      InputError: it is no key, or several.
+    """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.shape == ():
             return key
     elif isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1:
-        # Fails where these are more or fewer words than a key has.
+        # This fails if a key has another number of words.
         with contextlib.suppress(TypeError, ValueError):
             return jax.random.wrap_key_data(jnp.asarray(key))
     raise InputError("a single PRNG key", describe(key), "Pass jax.random.key(seed).")
 
 
 def check_indices(indices, name: str, *, count: int | None = None) -> tuple[int, ...]:
-    """Distinct indices of features, at least one, in [0, count), as a tuple of Python integers.
+    """Checks distinct indices of features. Floats are not rounded, and masks are refused.
 
-    Any iterable of integers will do; nothing is cut to an integer, and no mask is taken for one.
+    Args:
+      indices: an iterable of at least one integer.
+      name: name of the argument, for the message.
+      count: n, the number of features; None accepts any index >= 0.
+
+    Returns:
+      The indices as a tuple of Python integers in [0, count).
+
+    Raises:
+      InputError: the indices are anything else.
     """
     hint = "List them, such as [0, 5, 7] or range(12)."
     if isinstance(indices, np.ndarray | jax.Array):
@@ -173,73 +279,5 @@ def check_indices(indices, name: str, *, count: int | None = None) -> tuple[int,
     return tuple(found)
 
 
-def as_array(value, expected: str, do: str) -> jax.Array:
-    """A real, numeric JAX array of `value`: an array, or nested lists of numbers."""
-    try:
-        array = jnp.asarray(value)
-    except Exception as error:  # whatever JAX makes of an object, a string or ragged lists
-        raise InputError(expected, describe(value), do) from error
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool) or jnp.issubdtype(
-        array.dtype, jnp.complexfloating
-    ):
-        raise InputError(expected, describe(array), do)
-    return array
-
-
-def as_host(value, expected: str, do: str) -> np.ndarray:
-    """The same as a NumPy float64 array; `value` must be known, not traced."""
-    if value is not None:
-        try:
-            array = np.asarray(value)
-            if array.dtype.kind in "iufb" or jnp.issubdtype(array.dtype, jnp.floating):
-                return array.astype(np.float64)
-        except Exception as error:  # a tracer, an object, ragged lists
-            raise InputError(expected, describe(value), do) from error
-    raise InputError(expected, describe(value), do)
-
-
 def _is_integer_dtype(array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.integer)
-
-
-def check_batch(v: PyTree) -> int:
-    """The number of samples in a pytree of parameters, leading axis batch; at least one."""
-    leaves = jax.tree.leaves(v)
-    if not leaves or leaves[0].shape[0] == 0:
-        raise InputError("at least one sample", "an empty batch", "Pass one sample or more.")
-    return leaves[0].shape[0]
-
-
-def check_some_finite(status, where: str) -> None:
-    """Raises if every single sample is non-finite: then it is the network, not the samples."""
-    if np.all(np.asarray(status) == Status.NON_FINITE):
-        raise InputError(
-            "a network that is finite for at least one sample",
-            f"NaN or infinity in {where} of all of them",
-            "Check the weights and the preprocessing; feed it one image by hand.",
-        )
-
-
-def check_targets(targets, features: int | None = None) -> jax.Array:
-    """Targets as given, checked: (batch, features), finite, of unit length within 1e-3."""
-    expected = f"targets of shape (batch, {'features' if features is None else features})"
-    do = "One target is a row over the features of the response; see `ifv_jax.sample_targets`."
-    targets = as_array(targets, expected, do)
-    if targets.ndim != 2 or (features is not None and targets.shape[1] != features):
-        raise InputError(expected, f"shape {targets.shape}", do)
-    if targets.shape[0] == 0:
-        raise InputError("at least one target", "an empty batch", "Pass one target or more.")
-    if not jnp.issubdtype(targets.dtype, jnp.floating):
-        raise InputError(
-            expected + ", floating point", f"dtype {targets.dtype}", "Convert them first."
-        )
-    if is_concrete(targets):
-        length = np.linalg.norm(np.asarray(targets, np.float64), axis=1)
-        wrong = np.flatnonzero(~(np.abs(length - 1) < 1e-3))
-        if wrong.size:
-            raise InputError(
-                "finite targets of unit length",
-                f"length {length[wrong[0]]:g} at target {wrong[0]} ({wrong.size} such)",
-                "Divide each by its length; a zero or non-finite target has no direction.",
-            )
-    return targets

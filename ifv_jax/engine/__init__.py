@@ -1,1 +1,1 @@
-"""The machinery behind the paper: compiled programs, optimizers, runs. No promises to users."""
+"""The machinery behind the paper: compiled programs, optimizers, runs. It may change any time."""

@@ -1,7 +1,8 @@
-"""How Orbax keeps bytes: as one file, whatever host writes them.
+"""An Orbax handler that keeps bytes in one file, on whatever host.
 
-Of NumPy arrays Orbax writes those of the first host alone, and of arrays that belong to all hosts
-each its part. Here every host keeps checkpoints of its own. Imported late: Orbax costs a second.
+Every host keeps its own checkpoints here. Orbax itself writes NumPy arrays on the first host only,
+and splits arrays that belong to all hosts. This module is imported late, because importing Orbax
+takes a second.
 """
 
 import os
@@ -13,17 +14,30 @@ FILE = "checkpoint"
 
 
 class BytesHandler(ocp.CheckpointHandler):
-    """Writes and reads the file; Orbax moves its folder into place once it is whole."""
+    """Writes and reads the file. Orbax moves its folder into place once it is complete."""
 
     def save(self, directory, args: "Bytes") -> None:
-        """Writes `args.content` into the folder."""
+        """Writes bytes into a folder.
+
+        Args:
+          directory: the folder.
+          args: the bytes.
+        """
         with open(os.path.join(directory, FILE), "wb") as file:
             file.write(args.content)
             file.flush()
             os.fsync(file.fileno())
 
     def restore(self, directory, args: "Bytes | None" = None) -> bytes:
-        """What was written into the folder."""
+        """Reads the bytes in a folder.
+
+        Args:
+          directory: the folder.
+          args: not used; Orbax passes it.
+
+        Returns:
+          The bytes.
+        """
         with open(os.path.join(directory, FILE), "rb") as file:
             return file.read()
 
@@ -31,6 +45,10 @@ class BytesHandler(ocp.CheckpointHandler):
 @ocp.args.register_with_handler(BytesHandler, for_save=True, for_restore=True)
 @dataclass
 class Bytes(ocp.args.CheckpointArgs):
-    """What is to be kept; nothing to restore it."""
+    """Arguments of the handler.
+
+    Attributes:
+      content: the bytes to keep; empty for restoring.
+    """
 
     content: bytes = b""

@@ -1,9 +1,10 @@
-"""What makes a job the job it is: hashes of values and of traced programs.
+"""The identity of a job: hashes of values and of traced programs.
 
-`fingerprint` hashes values so that different ones differ: every part is written with its kind and
-its length, so `(1, 23)` is not `(12, 3)`, `{"a": x}` is not `{"b": x}`, and `1` is not `1.0`.
-`program` hashes what a function computes, as JAX traces it, with all constants. Both come out the
-same in another process: addresses and the names of functions' frames do not enter.
+`fingerprint` hashes values such that different values have different hashes. Every part is hashed
+with its kind and its length, so `(1, 23)` differs from `(12, 3)`, `{"a": x}` from `{"b": x}`, and
+`1` from `1.0`. `program` hashes what a function computes, as JAX traces it, with all constants.
+Both hashes are the same in another process, because they contain no addresses and no names of
+functions' frames.
 """
 
 import dataclasses
@@ -24,31 +25,37 @@ from jax.extend import core
 from ifv_jax.checks import InputError
 
 NEUTRAL = "neutral"
-"""Key in the metadata of a dataclass's field: at this value the field does nothing.
+"""Key in the metadata of a dataclass field, for the value at which the field has no effect.
 
-Such a field is left out of the fingerprint, so that a new option orphans no earlier result. All
-other fields are hashed with their values: a default that changes is another job.
+A field with that value is left out of the fingerprint, so that earlier results stay valid when an
+option is added. All other fields are hashed, also at their defaults: a changed default is another
+job.
 """
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 
-_WITHOUT_EFFECT = frozenset(
-    (
-        "name", "debug", "debug_info", "inline", "keep_unused", "donated_invars", "ctx_mesh",
-        "in_shardings", "out_shardings", "in_layouts", "out_layouts", "compiler_options_kvs",
-        "jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "symbolic_zeros",
-    )
-)  # fmt: skip
-"""Parameters of equations that do not change values: names, layouts, rules already applied."""
+_NAMES = ["name", "debug", "debug_info"]
+_LAYOUTS = ["in_shardings", "out_shardings", "in_layouts", "out_layouts", "ctx_mesh"]
+_COMPILATION = ["inline", "keep_unused", "donated_invars", "compiler_options_kvs"]
+_RULES = ["jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd"]
+_RULES += ["out_trees", "symbolic_zeros"]
+_WITHOUT_EFFECT = frozenset([*_NAMES, *_LAYOUTS, *_COMPILATION, *_RULES])
+"""Parameters of equations that do not change values. The rules have already been applied."""
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of values: hexadecimal, 16 digits.
+    """Hashes values.
 
     Args:
-      parts: arrays, PRNG keys, numbers, strings, None, enums, paths, dtypes, functions (by their
-        code, defaults and what they close over), dataclasses, and pytrees and containers of these.
-    Raises: InputError for an object that cannot be told from another one in a later process.
+      *parts: arrays, PRNG keys, numbers, strings, None, enums, paths, dtypes, functions (by their
+        code, their defaults and the values they close over), dataclasses, and pytrees and
+        containers of these.
+
+    Returns:
+      16 hexadecimal digits.
+
+    Raises:
+      InputError: an object has no representation that is the same in a later process.
     """
     digest = hashlib.sha256()
     _feed(digest, parts)
@@ -56,11 +63,14 @@ def fingerprint(*parts: Any) -> str:
 
 
 def program(function: Callable[..., Any], *args: Any) -> str:
-    """A short hash of the program that `function(*args)` is traced to, with its constants.
+    """Hashes the program that JAX traces `function(*args)` to, with its constants.
 
     Args:
-      function: of pytrees of arrays; traced, not computed.
-      args: arrays, or their shapes as `jax.ShapeDtypeStruct`.
+      function: a function of pytrees of arrays. It is traced and not computed.
+      *args: arrays, or their shapes as `jax.ShapeDtypeStruct`.
+
+    Returns:
+      16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     _feed_closed(digest, jax.make_jaxpr(function)(*args), {})
@@ -68,7 +78,7 @@ def program(function: Callable[..., Any], *args: Any) -> str:
 
 
 def _tell(digest, kind: str, content: bytes | str = b"") -> None:
-    """One piece, with its kind and length, so that neighbours cannot run into each other."""
+    """Hashes one piece with its kind and length, so that adjacent pieces stay distinct."""
     content = content.encode() if isinstance(content, str) else content
     digest.update(f"{kind}:{len(content)}:".encode())
     digest.update(content)
@@ -132,7 +142,7 @@ def _feed_fields(digest, value: Any) -> None:
 
 
 def _feed_function(digest, value: Any) -> None:
-    """A function by its place, code, defaults and closure; a class or builtin by its place."""
+    """Hashes a function's module, name, code, defaults and closure; of a class, only the name."""
     value = getattr(value, "__wrapped__", value)
     _tell(digest, "function", f"{getattr(value, '__module__', '')}.{value.__qualname__}")
     owner = getattr(value, "__self__", None)
@@ -163,7 +173,7 @@ def _feed_code(digest, code: types.CodeType) -> None:
 
 
 def _feed_other(digest, value: Any) -> None:
-    """A dtype, a path, a shape, another kind of pytree, or whatever has a stable `repr`."""
+    """Hashes a dtype, path, shape, registered pytree, or any object with a stable `repr`."""
     if isinstance(value, np.dtype | PurePath | range | slice):
         _tell(digest, type(value).__mro__[-2].__qualname__, str(value))
         return
@@ -204,7 +214,7 @@ def _feed_closed(digest, closed: core.ClosedJaxpr, seen: dict[int, bytes]) -> No
 
 
 def _feed_jaxpr(digest, jaxpr: core.Jaxpr, seen: dict[int, bytes]) -> None:
-    """A program by its equations, variables numbered as they come; each inner one is read once."""
+    """Hashes a program by its equations, with numbered variables. Inner programs are read once."""
     if id(jaxpr) not in seen:
         inner = hashlib.sha256()
         _feed_equations(inner, jaxpr, seen)
@@ -247,5 +257,5 @@ def _feed_parameter(digest, value: Any, seen: dict[int, bytes]) -> None:
     else:
         try:
             _feed(digest, value)
-        except InputError:  # an object without a stable form: what JAX prints of it
+        except InputError:  # an object without a stable form, represented by what JAX prints
             _tell(digest, type(value).__qualname__, _ADDRESS.sub("", repr(value)))

@@ -1,8 +1,8 @@
-"""Whether a run may go on with a program that is not, line for line, the one that it began with.
+"""The check that a run continues with the function it began with, even if the program changed.
 
-A refactored network, or another version of JAX, is traced to another program and may still compute
-the same function. So a run records which program it was made by, and the responses and gradients at
-a few fixed points; a program that is new to it has to give the same there.
+A refactored network, or another version of JAX, leads to another traced program that may still
+compute the same function. So a run records the hash of its program, and the responses and gradients
+at a few fixed points. A program that is new to the run must give the same results there.
 """
 
 import json
@@ -12,33 +12,43 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ifv_jax.checks import InputError
 from ifv_jax.engine import storage
 from ifv_jax.engine.runs import Run
 
 RESPONSE_TOLERANCE = 3e-5
-"""Difference of responses over the largest of them: ten times what other compilers round to."""
+"""Largest relative difference of responses: ten times the rounding of other compilers."""
 
 GRADIENT_TOLERANCE = 1e-3
-"""Difference of gradients over their length: rounding can turn a few ReLUs and maxima."""
+"""Largest relative difference of gradients: rounding can switch a few ReLUs and maxima."""
 
 _STAGE = "fixed_points"
 
 
 class Points(NamedTuple):
-    """What a program gives at the fixed points; host arrays, points first."""
+    """The results of a program at the fixed points; host arrays, points first.
 
-    response: np.ndarray  # (points, n)
-    gradient: np.ndarray  # (points, m), of the significance
+    Attributes:
+      response: (points, n).
+      gradient: gradient of the significance, (points, m).
+    """
+
+    response: Float[np.ndarray, "points n"]
+    gradient: Float[np.ndarray, "points m"]
 
 
 def check(run: Run, program: str, evaluate: Callable[[], Points]) -> None:
-    """Raises unless the run is new, was made by this program, or by one that gives the same.
+    """Checks that a run is new, was made by this program, or by one that gives the same results.
 
     Args:
-      run: keeps the record; one per host. program: its `fingerprints.program`.
-      evaluate: computes the points; called only where the run does not know the program yet.
+      run: the run, which keeps one record per host.
+      program: hash of the program, see `fingerprints.program`.
+      evaluate: computes the points. It is called only if the run does not know the program yet.
+
+    Raises:
+      InputError: the results differ, or the record cannot be read or written.
     """
     if run.folder is None:
         return
@@ -71,7 +81,16 @@ def check(run: Run, program: str, evaluate: Callable[[], Points]) -> None:
 
 
 def check_response(run: Run, kept, found) -> None:
-    """Raises unless a response read from the run, (n,), is the one that was computed anew."""
+    """Checks a response that was read from a run against the same response computed again.
+
+    Args:
+      run: the run.
+      kept: the response that was read, (n,).
+      found: the response that was computed, (n,).
+
+    Raises:
+      InputError: they differ.
+    """
     off = _off(np.asarray(kept, np.float64), np.asarray(found, np.float64))
     if off > _tolerance(kept, RESPONSE_TOLERANCE):
         raise _refused(run, f"its response to an image of the run is off by {off:.1g} of it")
@@ -83,9 +102,7 @@ def _known(record) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
-        return [
-            "a damaged record"
-        ]  # not a new run: what it was made by is to be found by comparing
+        return ["a damaged record"]  # The run is not new, so the programs have to be compared.
 
 
 def _compare(run: Run, kept: Points, found: Points) -> None:
@@ -100,13 +117,13 @@ def _compare(run: Run, kept: Points, found: Points) -> None:
 
 
 def _tolerance(response, least: float) -> float:
-    """`least` is meant for float32; what is coarser has its own rounding."""
+    """Adapts a tolerance for float32 to the dtype of a response, which may be coarser."""
     scale = float(jnp.finfo(response.dtype).eps) / float(np.finfo(np.float32).eps)
     return least * max(1.0, scale)
 
 
 def _off(a: np.ndarray, b: np.ndarray) -> float:
-    """|a - b| / |a|; infinite where one of them is not finite and the other is, or is no number."""
+    """Computes |a - b| / |a|. It is infinite if the shapes or the finite entries differ."""
     finite = np.isfinite(a)
     if a.shape != b.shape or (finite != np.isfinite(b)).any():
         return float("inf")

@@ -1,6 +1,7 @@
-"""Several hosts (`jax.distributed`): each works on its share of the groups, all end with the whole.
+"""Work on several hosts (`jax.distributed`): each computes some groups, and all get all results.
 
-A host is a process. The samples are independent, so hosts meet once: when results are gathered.
+A host is a process. The samples are independent, so the hosts communicate only once, when results
+are gathered.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,27 +16,46 @@ T = TypeVar("T")
 
 
 def count() -> int:
-    """Hosts that work together; 1 unless `jax.distributed` was initialized."""
+    """Returns the number of hosts; 1 unless `jax.distributed` was initialized."""
     return jax.process_count()
 
 
 def rounds(groups: int) -> int:
-    """How many groups each host computes."""
+    """Returns the number of groups that each host computes.
+
+    Args:
+      groups: number of groups of all hosts together.
+
+    Returns:
+      groups / hosts, rounded up.
+    """
     return -(-groups // count())
 
 
 def owns(number: int) -> bool:
-    """Whether this group is this host's to keep checkpoints of."""
+    """Tells whether this host keeps the checkpoints of a group.
+
+    Args:
+      number: number of the group.
+
+    Returns:
+      True on exactly one host.
+    """
     return number % count() == jax.process_index()
 
 
 def gather(compute: Callable[[int], T], pieces: Sequence[tuple[np.ndarray, int]]) -> list[T]:
-    """compute(number) of this host's groups, and what the other hosts made of theirs, in order.
+    """Computes the groups of this host and gathers the results of all hosts. Every host calls it.
 
-    `pieces` are the groups as `lanes.groups` gives them; of each result, a pytree of arrays of one
-    shape with the lane axis first, the real lanes are returned. In the last round hosts that are
-    left over compute the last group, too, though they do not own it: that takes no longer than
-    waiting. Every host has to call this.
+    In the last round, hosts without a group of their own compute the last group, too. That takes no
+    longer than waiting.
+
+    Args:
+      compute: group number -> a pytree of arrays of one shape, lane axis first.
+      pieces: the groups as `lanes.groups` returns them: (indices, number of real lanes).
+
+    Returns:
+      The results of all groups in order, without the lanes that only pad a group.
     """
     here, hosts, groups = jax.process_index(), count(), len(pieces)
     mine = [compute(min(k * hosts + here, groups - 1)) for k in range(rounds(groups))]
@@ -45,7 +65,7 @@ def gather(compute: Callable[[int], T], pieces: Sequence[tuple[np.ndarray, int]]
 
 
 def _exchange(mine: list[T], groups: int) -> list[T]:
-    from jax.experimental import multihost_utils  # Imported late: few need it.
+    from jax.experimental import multihost_utils  # Few users need it, so it is imported late.
 
     hosts = count()
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *mine)

@@ -1,8 +1,9 @@
 """Long runs: named stages whose results and intermediate states survive kill -9.
 
-A `Run` is a folder. `run.compute(name, kind, function)` computes a result once and reads it ever
-after; `run.iterate(name, state, step, steps)` repeats a step and continues from its newest whole
-checkpoint. Both are deterministic if the functions are: an interrupted run ends in the same bits.
+A `Run` is a folder. `run.compute(name, kind, function)` computes a result once and reads it from
+then on. `run.iterate(name, state, step, steps)` repeats a step and continues from the newest
+undamaged checkpoint. Both are deterministic if the functions are: an interrupted run ends in the
+same bits.
 """
 
 import json
@@ -21,17 +22,20 @@ from ifv_jax.types import PyTree
 T = TypeVar("T")
 
 FORMAT = 2
-"""Of job.json; 1 had fingerprints that did not tell all jobs apart."""
+"""Version of job.json. The fingerprints of version 1 did not distinguish all jobs."""
 
 
 class Run:
-    """Checkpoints of one job in one folder; `Run(None)` keeps nothing.
+    """Checkpoints of one job in one folder.
 
     Args:
-      folder: a local path, where to keep them; made if absent, `~` is the home folder.
-      job: what makes the job what it is (configuration, seed, targets, weights, ...), anything that
-        `fingerprint` takes. A folder that holds another job is refused rather than mixed up with.
-    Raises: InputError for a folder of another job, and for one that cannot be used.
+      folder: a local path, which is created if it does not exist; `~` is the home folder. None
+        keeps nothing.
+      job: the values that determine the job (configuration, seed, targets, weights, ...), anything
+        that `fingerprint` accepts. A folder that contains another job is refused.
+
+    Raises:
+      InputError: the folder contains another job, or cannot be used.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, job: PyTree = None):
@@ -56,9 +60,18 @@ class Run:
         _check_card(card, text, mark)
 
     def part(self, name: str, job: PyTree = None) -> "Run":
-        """A run of its own in a sub-folder, for a stage made of stages.
+        """Makes a run in a sub-folder, for a stage that consists of stages.
 
-        With a `job` the folder's name carries its fingerprint: another job has another folder.
+        Args:
+          name: name of the sub-folder.
+          job: the values that determine the part. If given, their fingerprint is added to the name,
+            so that another job gets another folder.
+
+        Returns:
+          The run.
+
+        Raises:
+          InputError: the sub-folder contains another job, or cannot be used.
         """
         if self.folder is None:
             return Run(None)
@@ -67,12 +80,17 @@ class Run:
     def compute(
         self, name: str, kind: Callable[..., T], function: Callable[[], T], *, like: T | None = None
     ) -> T:
-        """function() once; afterwards, in this or a later process, what it returned.
+        """Computes a result once, and reads it from then on, also in later processes.
 
         Args:
+          name: name of the stage.
           kind: the NamedTuple type of the result.
-          like: a value of the same structure, wanted where the fields hold more than arrays, dicts,
-            lists, tuples and None; its leaves do not matter.
+          function: computes the result.
+          like: a value of the same structure, whose leaves do not matter. It is needed if the
+            fields contain more than arrays, dicts, lists, tuples and None.
+
+        Returns:
+          The result of `function()`.
         """
         if self.folder is None:
             return function()
@@ -84,13 +102,30 @@ class Run:
         return found
 
     def read(self, name: str, kind: Callable[..., T], *, like: T | None = None) -> T | None:
-        """What `write` or `compute` kept under this name, as far as it is whole; else None."""
+        """Reads a result that `write` or `compute` kept.
+
+        Args:
+          name: name of the stage.
+          kind: the NamedTuple type of the result.
+          like: a value of the same structure, see `compute`.
+
+        Returns:
+          The result, or None if there is none or it is damaged.
+        """
         wanted = None if like is None else like._asdict()  # type: ignore[attr-defined]
         found = storage.Stage(self.folder, name).newest(wanted)
         return None if found is None else kind(**found[1])
 
     def write(self, name: str, value: PyTree) -> bool:
-        """Keeps a NamedTuple; returns whether it is there now, which on a full disk it is not."""
+        """Keeps a result.
+
+        Args:
+          name: name of the stage.
+          value: the result, a NamedTuple.
+
+        Returns:
+          True if it was written, False for example on a full disk.
+        """
         return storage.Stage(self.folder, name).save(0, value._asdict())
 
     def iterate(
@@ -104,9 +139,19 @@ class Run:
         progress: Callable[[int], object] | None = None,
         finished: Callable[[PyTree], bool] | None = None,
     ) -> PyTree:
-        """step applied `steps` times, saved after each `every` of them and at the end.
+        """Applies a step many times and saves the state regularly.
 
-        `progress(n)` is told how many steps were gained; `finished(state)` may end it early.
+        Args:
+          name: name of the stage.
+          state: the first state.
+          step: state -> next state.
+          steps: number of steps.
+          every: number of steps between two checkpoints. The last state is saved, too.
+          progress: called with the number of steps that were gained.
+          finished: state -> whether to stop early.
+
+        Returns:
+          The last state.
         """
         stage = storage.Stage(self.folder, name)
         with storage.lock(self.folder, name):
@@ -126,13 +171,17 @@ class Run:
         return state
 
     def forget(self, name: str) -> None:
-        """Deletes a stage's checkpoints, once something finished has taken their place."""
+        """Deletes the checkpoints of a stage that are no longer needed.
+
+        Args:
+          name: name of the stage.
+        """
         if self.folder is not None:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def _check_card(card: Path, text: bytes, mark: str) -> None:
-    """Raises unless job.json says that its folder holds this very job."""
+    """Raises unless job.json says that its folder contains this very job."""
     folder = card.parent
     try:
         content = json.loads(text)

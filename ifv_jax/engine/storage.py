@@ -1,8 +1,8 @@
-"""Checkpoints on disk (Orbax) that are whole, or are not taken for such.
+"""Checkpoints on disk, written by Orbax, whose damage is noticed.
 
-Every checkpoint holds the leaves of a pytree and a card with a checksum over all of them. What
-cannot be read, or reads back as something else, counts as damaged and is set aside; the one before
-is taken.
+Every checkpoint contains the leaves of a pytree and a card with a checksum over all of them. A
+checkpoint that cannot be read, or reads back as something else, is set aside as damaged, and the
+one before is used.
 """
 
 import contextlib
@@ -26,29 +26,42 @@ from ifv_jax.types import PyTree
 log = logging.getLogger(__name__)
 
 KEEP = 2
-"""Checkpoints kept of a stage, so that a damaged newest one leaves another to go on from."""
+"""Number of checkpoints kept of a stage. If the newest one is damaged, another one is left."""
 
 _LENGTH = 8
-"""Bytes that hold the length of a card."""
+"""Number of bytes that encode the length of a card."""
 
 _READ_BACK: set[Path] = set()
-"""Folders whose first checkpoint of this process was read back."""
+"""Folders in which this process has written a checkpoint and read it back."""
 
 
 class DamagedError(Exception):
-    """A checkpoint that cannot be read, or is not what was written."""
+    """Raised for a checkpoint that cannot be read, or differs from what was written."""
 
 
 class Stage:
-    """The checkpoints of one stage, in a folder of their own; keeps nothing without a folder."""
+    """The checkpoints of one stage, in a folder of their own.
+
+    Args:
+      folder: the folder of the run; None keeps nothing.
+      name: name of the stage, and of its folder.
+    """
 
     def __init__(self, folder: Path | None, name: str):
         self._folder = None if folder is None else folder / name
 
     def save(self, index: int, value: PyTree) -> bool:
-        """Writes a checkpoint and returns whether it is there; a full disk is logged, not raised.
+        """Writes a checkpoint. A failure, such as a full disk, is logged and not raised.
 
-        Raises: InputError if what was written first into this folder does not come back.
+        Args:
+          index: number of the checkpoint; a larger number is newer.
+          value: the pytree of arrays to keep.
+
+        Returns:
+          True if the checkpoint was written.
+
+        Raises:
+          InputError: the first checkpoint in this folder does not read back.
         """
         if self._folder is None:
             return False
@@ -59,11 +72,9 @@ class Stage:
             with _quiet(), self._manager() as manager:
                 manager.save(index, args=Bytes(kept), force=True)
                 manager.wait_until_finished()
-        except Exception as error:  # A full disk reaches us as whatever Orbax made of it.
-            log.warning(
-                "Checkpoint %s/%d was not written (%s); going on.",
-                self._folder, index, _first_line(error),
-            )  # fmt: skip
+        except Exception as error:  # Orbax has several exceptions for a full disk.
+            message = "Checkpoint %s/%d was not written (%s); going on."
+            log.warning(message, self._folder, index, _first_line(error))
             return False
         if self._folder.parent not in _READ_BACK:
             self._read_back(index, value)
@@ -82,10 +93,17 @@ class Stage:
             ) from error
 
     def newest(self, like: PyTree | None = None) -> tuple[int, PyTree] | None:
-        """(index, value) of the newest checkpoint that is whole, or None.
+        """Reads the newest checkpoint that is not damaged.
 
-        Args: like: a pytree of the same structure, whose leaves do not matter; without it the value
-          comes back in dicts, lists and tuples.
+        Args:
+          like: a pytree of the same structure, whose leaves do not matter. Without it, the value
+            consists of dicts, lists and tuples.
+
+        Returns:
+          (index, value), or None if there is no such checkpoint.
+
+        Raises:
+          InputError: the value needs `like`, which is missing.
         """
         if self._folder is None or not self._folder.exists():
             return None
@@ -96,11 +114,11 @@ class Stage:
                         return index, self._read(manager, index, like)
                     except InputError:
                         raise
-                    except Exception as error:  # Each kind of damage has its own exception.
+                    except Exception as error:  # each kind of damage has its own exception
                         self._set_aside(index, error)
         except InputError:
             raise
-        except Exception as error:  # The folder's own files are damaged: nothing in it can be used.
+        except Exception as error:  # Orbax's own files are damaged: no checkpoint can be used
             log.warning("Checkpoints in %s cannot be read (%s).", self._folder, _first_line(error))
         return None
 
@@ -111,10 +129,8 @@ class Stage:
 
     def _set_aside(self, index: int, error: Exception) -> None:
         assert self._folder is not None
-        log.warning(
-            "Checkpoint %s/%d is damaged (%s) and not used.",
-            self._folder, index, _first_line(error),
-        )  # fmt: skip
+        message = "Checkpoint %s/%d is damaged (%s) and not used."
+        log.warning(message, self._folder, index, _first_line(error))
         aside = self._folder / f"damaged_{index}"
         shutil.rmtree(aside, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -123,18 +139,21 @@ class Stage:
     @contextlib.contextmanager
     def _manager(self) -> Iterator[Any]:
         assert self._folder is not None
-        import orbax.checkpoint as ocp  # Imported late: it costs a second.
+        import orbax.checkpoint as ocp  # The import takes a second, so it waits until here.
 
         alone = {}
-        if jax.process_count() > 1:  # hosts keep different things at different times: no waiting
+        if jax.process_count() > 1:  # hosts do not wait for each other's checkpoints
             here = jax.process_index()
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"host{here}"
             )
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, cleanup_tmp_directories=True, enable_async_checkpointing=False,
-            create=False, **alone,
-        )  # fmt: skip
+            max_to_keep=KEEP,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+            create=False,
+            **alone,
+        )
         with (
             plain_path(self._folder) as folder,
             ocp.CheckpointManager(folder, options=options) as manager,
@@ -144,7 +163,7 @@ class Stage:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax logs each failure with its stack, also those that are dealt with here in a sentence."""
+    """Silences Orbax, which logs the stack of every failure, also of those handled here."""
     orbax = logging.getLogger("absl")
     before, orbax.disabled = orbax.disabled, True
     try:
@@ -155,10 +174,17 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock(folder: Path | None, name: str) -> Iterator[None]:
-    """One process at a time works on this stage; another one waits, and says so once.
+    """Lets one process at a time work on a stage. Another process logs once that it waits.
 
-    Nothing is locked where that is impossible: on some network file systems, in a folder that can
-    only be read, on Windows.
+    Nothing is locked where that is impossible: on some network file systems, in a read-only folder,
+    and on Windows.
+
+    Args:
+      folder: the folder of the run; None locks nothing.
+      name: name of the stage.
+
+    Yields:
+      None.
     """
     with contextlib.ExitStack() as stack:
         if folder is not None:
@@ -171,11 +197,19 @@ def lock(folder: Path | None, name: str) -> Iterator[None]:
                 except BlockingIOError:
                     log.warning("Another process works on %s/%s: waiting for it.", folder, name)
                     fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # Closing the file unlocks it, and so does the end of the process, however it comes.
+        yield  # Closing the file unlocks it, and so does any end of the process.
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is either there whole or not there."""
+    """Writes a file so that it exists whole or not at all.
+
+    Args:
+      path: the file.
+      text: its content.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # hosts may share the folder
     try:
         temporary.write_text(text)
@@ -191,13 +225,13 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-# --- a pytree as what Orbax keeps ----------------------------------------------------------------
+# --- packing a pytree into bytes -----------------------------------------------------------------
 
 
 def _pack(value: PyTree) -> bytes:
-    """The length of a card, the card, the leaves.
+    """Packs a pytree into bytes: the length of a card, the card, the leaves.
 
-    The card tells the leaves' dtypes and shapes, the structure, and a checksum of it all.
+    The card contains the leaves' dtypes and shapes, the structure, and a checksum of everything.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
     card = {
@@ -211,7 +245,7 @@ def _pack(value: PyTree) -> bytes:
 
 
 def _unpack(whole: bytes, like: PyTree | None) -> PyTree:
-    """The pytree that was packed. Raises DamagedError if it is not, to the bit, what it was."""
+    """Unpacks a pytree. Raises DamagedError if it differs by a bit from what was packed."""
     try:
         end = _LENGTH + int.from_bytes(whole[:_LENGTH], "little")
         card = json.loads(whole[_LENGTH:end])
@@ -241,9 +275,10 @@ def _checksum(card: dict[str, Any], data: list[np.ndarray]) -> str:
 
 
 def _describe(value: PyTree, numbers: Iterator[int]) -> Any:
-    """The structure in JSON: dicts (keys in JAX's order), lists, tuples, None, numbers of leaves.
+    """Describes a structure in JSON: dicts (keys in JAX's order), lists, tuples, None, leaves.
 
-    Other nodes, and keys that are neither strings nor integers, are told apart by `like` alone.
+    Leaves are numbered. Other nodes, and keys that are neither strings nor integers, need `like`
+    to be restored.
     """
     if value is None:
         return None

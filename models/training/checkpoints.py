@@ -1,4 +1,4 @@
-"""Checkpoints of a training that survive kill -9, by Orbax, with a checksum of what they hold."""
+"""Checkpoints of a training that survive kill -9, written by Orbax, with a checksum."""
 
 import contextlib
 import logging
@@ -14,14 +14,23 @@ import orbax.checkpoint as ocp
 from ifv_jax.engine.fingerprints import fingerprint
 from ifv_jax.engine.plain_path import plain_path
 
-KEEP = 2  # the newest may be damaged, then the one before it is used
+KEEP = 2
+"""Number of checkpoints that are kept. If the newest is damaged, the one before it is used."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def manager(folder: str | Path, every: int) -> Iterator[ocp.CheckpointManager]:
-    """Manager that saves at each `every`-th step, and returns from a save when it is durable."""
+    """Provides an Orbax manager whose saves are durable when they return.
+
+    Args:
+      folder: folder of the checkpoints.
+      every: number of steps between two checkpoints.
+
+    Yields:
+      The manager.
+    """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, save_interval_steps=every, enable_async_checkpointing=False
     )
@@ -30,24 +39,35 @@ def manager(folder: str | Path, every: int) -> Iterator[ocp.CheckpointManager]:
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Save the pytree of arrays `state`, if it is the turn of this step."""
+    """Saves a state if a checkpoint is due at this step.
+
+    Args:
+      checkpoints: the manager.
+      step: number of the step.
+      state: a pytree of arrays.
+    """
     if checkpoints.should_save(step):
         kept = {"state": state, "checksum": _checksum(step, state)}
         checkpoints.save(step, args=ocp.args.StandardSave(kept))
 
 
 def restore(checkpoints: ocp.CheckpointManager, template: Any) -> tuple[int, Any]:
-    """Step and state of the newest checkpoint that is whole; (0, template) if there is none.
+    """Reads the newest checkpoint that is not damaged. Damaged ones are deleted.
 
-    A damaged checkpoint is deleted, so that its step can be saved again.
+    Args:
+      checkpoints: the manager.
+      template: a state of the same structure.
+
+    Returns:
+      Step and state; (0, template) if there is no checkpoint.
     """
-    # By way of NumPy: arrays that are bound to a device would have programs compiled for them anew.
+    # Converted to NumPy, because arrays that are bound to a device would be compiled for again.
     like = jax.tree.map(np.asarray, template)
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
             return step, jax.tree.map(jnp.asarray, _read(checkpoints, step, like))
         except Exception as error:  # Orbax raises a different type for each kind of damage
-            why = f"{type(error).__name__}: {error}"[:300]  # TensorStore's go on for pages
+            why = f"{type(error).__name__}: {error}"[:300]  # TensorStore's messages fill pages
             _log.warning("checkpoint %d cannot be read (%s): deleted", step, why)
             checkpoints.delete(step)
     return 0, template
@@ -58,7 +78,7 @@ def _read(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> Any:
     try:
         found = checkpoints.restore(step, args=ocp.args.StandardRestore(kept))
     except Exception as error:
-        try:  # one from before there were checksums, which has no such entries
+        try:  # older checkpoints have no checksums
             state = checkpoints.restore(step, args=ocp.args.StandardRestore(like))
         except Exception:
             raise error from None
@@ -70,5 +90,5 @@ def _read(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> Any:
 
 
 def _checksum(step: int, state: Any) -> np.ndarray:
-    """Of the step and all leaves with their places, (8,) uint8."""
+    """Hashes the step and all leaves with their places to (8,) uint8."""
     return np.frombuffer(bytes.fromhex(fingerprint(step, state)), np.uint8)

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its standard folder `cifar-10-batches-py`, and the augmentation of its images."""
+"""A reader of CIFAR-10's folder `cifar-10-batches-py`, and the augmentation of its images."""
 
 import io
 import pickle
@@ -13,23 +13,29 @@ TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILES = ("test_batch",)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer")  # indices 0 to 4
 CLASSES += ("dog", "frog", "horse", "ship", "truck")  # 5 to 9
-PADDING = 4  # pixels that a training image may be shifted by
+PADDING = 4
+"""Largest shift of a training image, in pixels."""
 
 
 class Split(NamedTuple):
-    """Images with their classes."""
+    """Images with their classes.
 
-    images: np.ndarray  # (n, 32, 32, 3) uint8
-    labels: np.ndarray  # (n,) int32
+    Attributes:
+      images: uint8 (n, 32, 32, 3).
+      labels: int32 (n,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
-# A pickle may name any function to call: only what CIFAR-10's files need is allowed.
+# A pickle may call any function. Only those that CIFAR-10's files need are allowed.
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),  # where NumPy 1 kept it
+    ("numpy.core.multiarray", "_reconstruct"),  # its place in NumPy 1
     ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),  # bytes, as Python 3 writes them in a protocol of Python 2
+    ("_codecs", "encode"),  # used by Python 3 for bytes in a protocol of Python 2
 }
 
 
@@ -48,7 +54,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(folder: str | Path, split: str) -> Split:
-    """Read the `train` (50,000 images) or `test` (10,000) split of `cifar-10-batches-py`."""
+    """Reads a split of CIFAR-10.
+
+    Args:
+      folder: the folder cifar-10-batches-py.
+      split: `train` (50,000 images) or `test` (10,000 images).
+
+    Returns:
+      The images and their classes.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: there is no such split, or a file cannot be read.
+    """
     files = {"train": TRAIN_FILES, "test": TEST_FILES}
     if split not in files:
         raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
@@ -83,7 +101,18 @@ def _read(path: Path) -> Split:
 
 
 def without_class(split: Split, index: int | None) -> Split:
-    """The images of all other classes; the labels keep their numbers."""
+    """Leaves out the images of one class. The labels of the others keep their numbers.
+
+    Args:
+      split: images and their classes.
+      index: number of the class; None leaves out nothing.
+
+    Returns:
+      The other images.
+
+    Raises:
+      ValueError: there is no such class.
+    """
     if index is None:
         return split
     if not 0 <= index < len(CLASSES):
@@ -93,7 +122,15 @@ def without_class(split: Split, index: int | None) -> Split:
 
 
 def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Flip each image with probability 1/2, pad it by 4 black pixels and crop it back."""
+    """Flips each image with probability 1/2, pads it by 4 black pixels and crops it back.
+
+    Args:
+      key: PRNG key.
+      images: (B, H, W, C).
+
+    Returns:
+      (B, H, W, C).
+    """
     key_flip, key_shift = jax.random.split(key)
     count, height, width, channels = images.shape
     flip = jax.random.bernoulli(key_flip, 0.5, (count, 1, 1, 1))
@@ -109,11 +146,19 @@ def augment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def downsample(images: jax.Array, size: int) -> jax.Array:
-    """Area average of square images (B, H, H, C) to (B, size, size, C)."""
+    """Averages square images over areas.
+
+    Args:
+      images: (B, H, H, C).
+      size: side of the result in pixels.
+
+    Returns:
+      (B, size, size, C).
+    """
     full = images.shape[1]
     if size == full:
         return images
-    # Row i holds how much of each old pixel lies inside the new pixel i.
+    # Row i contains the part of each old pixel that lies inside the new pixel i.
     low = np.arange(size)[:, None] * full / size
     pixel = np.arange(full)
     overlap = np.minimum(low + full / size, pixel + 1) - np.maximum(low, pixel)

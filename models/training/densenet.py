@@ -1,24 +1,26 @@
-"""Train a DenseNet-BC on CIFAR-10, resumable after kill -9 with a bit-identical result.
+"""Trains a DenseNet-BC on CIFAR-10, resumable after kill -9 with a bit-identical result.
 
     python -m models.training.densenet --data cifar-10-batches-py --out runs/all
     python -m models.training.densenet --data cifar-10-batches-py --out runs/wo4 --without-class 4
 
-SGD with Nesterov momentum 0.9, weight decay 1e-4 on the kernels, cross-entropy, one-cycle learning
-rate (cosine, peak 0.2 after a quarter of the steps), batch 64, classifier initialised at zero,
-images flipped, padded by 4 and cropped back. `--without-class` leaves the images of one class out
-and keeps all ten logits; the network then is tested on the other classes.
+The recipe is SGD with Nesterov momentum 0.9, weight decay 1e-4 on the kernels, cross-entropy, a
+one-cycle learning rate (cosine, peak 0.2 after a quarter of the steps), batch 64, a classifier
+initialised at zero, and images that are flipped, padded by 4 and cropped back. `--without-class`
+leaves out the images of one class and keeps all ten logits; the network is then tested on the other
+classes.
 
-Progressive resizing: at depth 40 the first 5 of 12 epochs see the images area-averaged to 16 x 16,
-the next 4 to 24 x 24, the last 3 in full: 6.5 full epochs' worth of work, 70 to 100 minutes on one
-CPU core (AVX2). A warm restart (Loshchilov & Hutter 2017) then goes on from finished weights:
+At depth 40 the images grow during the training: the first 5 of 12 epochs see them area-averaged to
+16 x 16, the next 4 to 24 x 24, the last 3 in full. This is the work of 6.5 full epochs and takes 70
+to 100 minutes on one CPU core (AVX2). A warm restart (Loshchilov & Hutter 2017) then continues from
+finished weights:
 
     python -m models.training.densenet --data cifar-10-batches-py --out runs/all2 \\
         --start-from runs/all --epochs 4 --small-epochs 0 --medium-epochs 0 --peak-rate 0.1 --seed 1
 
-`cifar10`, which ships, is both in turn: 87.86 % after the first, 89.04 % after the second, which
-took 65 minutes beside other work. From depth 100 on the default is the usual long recipe, 160
-epochs at full size, for a GPU; it is expected to reach 94 % (others trained this architecture to
-94.5 %), and was not run here.
+The included weights `cifar10` come from both in turn: 87.86 % after the first training, 89.04 %
+after the second, which took 65 minutes beside other work. From depth 100 on, the default is the
+usual recipe for a GPU, 160 epochs at full size. It is expected to reach 94 % (others trained this
+architecture to 94.5 %), and was not run here.
 
 The same command continues an interrupted training from its last checkpoint in OUT.
 """
@@ -43,7 +45,15 @@ WEIGHT_DECAY = 1e-4
 
 
 def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """SGD whose weight decay acts on kernels, not on biases and batch normalization."""
+    """Makes SGD with weight decay on kernels, and none on biases and batch normalization.
+
+    Args:
+      recipe: the recipe.
+      steps: number of steps of the whole training.
+
+    Returns:
+      The optimizer.
+    """
     rate = optax.cosine_onecycle_schedule(steps, recipe.peak_rate, pct_start=0.25, div_factor=10)
 
     def is_kernel(params):
@@ -56,7 +66,15 @@ def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 
 def make_step(net: DenseNet, optimizer: optax.GradientTransformation):
-    """`step(state, constants, key, images, labels, epoch, size) -> state`, compiled per size."""
+    """Makes a training step, which is compiled once per image size.
+
+    Args:
+      net: the network.
+      optimizer: the optimizer.
+
+    Returns:
+      A function step(state, constants, key, images, labels, epoch, size) -> state.
+    """
 
     @functools.partial(jax.jit, static_argnames="size", donate_argnums=0)
     def step(state: State, constants, key, images, labels, epoch, size: int) -> State:
@@ -89,7 +107,20 @@ def make_step(net: DenseNet, optimizer: optax.GradientTransformation):
 
 
 def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
-    """Run or continue a training; returns the path of its weights."""
+    """Runs or continues a training.
+
+    Args:
+      recipe: the recipe.
+      data: the folder cifar-10-batches-py.
+      out: folder for checkpoints and weights.
+      save_every: steps between two checkpoints.
+
+    Returns:
+      The path of the weights.
+
+    Raises:
+      ValueError: the folder contains another training, or the data do not fit the recipe.
+    """
     sizes = recipe.sizes()
     split, test = (_split(recipe, local(data), name) for name in ("train", "test"))
     out = local(out)
@@ -114,7 +145,7 @@ def train(recipe: Recipe, data: Path, out: Path, save_every: int) -> Path:
         zeros.astype(jnp.int32),
     )
     train_step = make_step(net, optimizer)
-    # Only now: a run that could not begin leaves nothing behind.
+    # The folder is changed only now, so that a training that cannot begin leaves nothing behind.
     contents = {
         "training images": lambda: fingerprint(split),
         "test images": lambda: fingerprint(test),
@@ -159,14 +190,14 @@ def _split(recipe: Recipe, data: Path, name: str) -> cifar10.Split:
 
 
 def _program(train_step, recipe: Recipe, state: State, constants, split: cifar10.Split) -> str:
-    """A hash of what a step computes, at the smallest size of the images."""
+    """Hashes the program of a step, at the smallest size of the images."""
     step = functools.partial(train_step, size=min(recipe.sizes()))
     images, labels = split.images[: recipe.batch_size], split.labels[: recipe.batch_size]
     return program(step, state, constants, jax.random.key(0), images, labels, 0)
 
 
 def _start(recipe: Recipe):
-    """Card and variables of the weights to go on from."""
+    """Loads the card and variables to start from."""
     start = load(str(recipe.start_from))
     depth, growth_rate = (start.card["architecture"][name] for name in ("depth", "growth_rate"))
     if (depth, growth_rate) != (recipe.depth, recipe.growth_rate):
@@ -202,7 +233,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line.
+
+    Args:
+      arguments: the arguments; by default those of the process.
+    """
     options = _parse(arguments)
     progressive = options.depth < 100
     epochs = options.epochs or (12 if progressive else 160)

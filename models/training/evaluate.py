@@ -1,9 +1,9 @@
-"""Accuracy of a DenseNet on the CIFAR-10 test images.
+"""Measures the accuracy of a DenseNet on the CIFAR-10 test images.
 
     python -m models.training.evaluate cifar10 --data cifar-10-batches-py
 
-The argument is whatever `densenet.load` takes. `--without-class` counts the images of the other
-classes only. The whole test set takes about a minute a network of depth 40 on two CPU cores.
+The argument is a name or path as for `densenet.load`. `--without-class` counts only the images of
+the other classes. The whole test set takes a network of depth 40 about a minute on two CPU cores.
 """
 
 import argparse
@@ -30,7 +30,17 @@ def _predict(apply: Callable, variables: Any, images: jax.Array) -> jax.Array:
 def accuracy(
     apply: Callable[..., jax.Array], variables: Any, split: cifar10.Split, batch_size: int = 250
 ) -> float:
-    """Share of the images that are classified correctly, between 0 and 1."""
+    """Computes the share of images that are classified correctly.
+
+    Args:
+      apply: the network.
+      variables: its weights.
+      split: images and their classes.
+      batch_size: number of images at a time.
+
+    Returns:
+      A number in [0, 1].
+    """
     correct = 0
     for start in range(0, len(split.labels), batch_size):
         part = slice(start, start + batch_size)
@@ -39,7 +49,11 @@ def accuracy(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line.
+
+    Args:
+      arguments: the arguments; by default those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m models.training.evaluate", description=(__doc__ or "").partition("\n")[0]
     )

@@ -1,8 +1,8 @@
-"""What makes a training the training it is: its recipe, its data, its first weights, its program.
+"""The identity of a training: its recipe, its data, its first weights and its program.
 
-They are kept in `recipe.json` in the folder of the training; one that differs is refused, before
-anything in the folder is changed. A folder from before one of them was kept goes on, and has it
-from then on.
+The file `recipe.json` in the folder of the training records them. A training that differs is
+refused before anything in the folder is changed. If an older folder lacks one of them, the training
+continues, and the record is completed.
 """
 
 import json
@@ -16,13 +16,16 @@ CONTENTS = "contents"
 
 
 def check(out: Path, recipe: Any, contents: Mapping[str, Callable[[], str]]) -> None:
-    """Make the folder `out` that of this training, or raise if it is that of another.
+    """Checks that a folder is new or belongs to this training, and records the training.
 
     Args:
-      out: the folder, which need not exist.
-      recipe: a NamedTuple of what JSON can hold.
-      contents: what the recipe does not say, by its name in words: functions that return a hash,
-        cheap ones first.
+      out: the folder, which is created if it does not exist.
+      recipe: a NamedTuple that JSON can represent.
+      contents: other parts of the identity by name, as functions that return a hash, cheap ones
+        first.
+
+    Raises:
+      ValueError: the folder belongs to another training, or its record cannot be read.
     """
     path, mine = out / FILE, recipe._asdict()
     if not path.exists():

@@ -1,9 +1,9 @@
-"""Isosurfaces to geometry images: mask, normal, depth and ambient occlusion, seen from anywhere.
+"""A renderer of isosurfaces as geometry images: mask, normal, depth and ambient occlusion.
 
-Orthographic rays march through the volume until it first exceeds the isovalue; bisection refines
-the hit; the normal is the gradient there, by central differences, in view space (x to the right, y
-up, z towards the viewer). Outside of its grid the volume is empty: the faces of the box close a
-surface that they cut. The world is scaled so that the box's half diagonal is 1.
+Orthographic rays march through the volume until it first exceeds the isovalue, and bisection
+refines the hit. The normal is the gradient at the hit, by central differences, in view space (x to
+the right, y up, z towards the viewer). Outside of its grid the volume is empty, so the faces of the
+box close a surface that they cut. The world is scaled so that the box's half diagonal is 1.
 """
 
 import functools
@@ -16,35 +16,66 @@ from jax.scipy.ndimage import map_coordinates
 
 from models.training.volumes import Volume
 
-STEPS = 256  # of the march across the box
+STEPS = 256
+"""Number of steps of the march across the box."""
+
 BISECTIONS = 12
-OVERVIEW = 32  # pixels of the image by which a view is framed
+OVERVIEW = 32
+"""Side of the image by which a view is framed, in pixels."""
+
 OCCLUSION_RAYS = 24
 OCCLUSION_STEPS = 8
-OCCLUSION_REACH = 0.3  # length of an occlusion ray; the box's half diagonal is 1
-ON_FACE = 1e-4  # relative distance to a face of the box at which a point lies on it
-CUT = 1e-3  # by which the field exceeds the isovalue where the box cuts: no surface is there
-CHANNELS = 6  # mask, normal, depth, ambient occlusion
+OCCLUSION_REACH = 0.3
+"""Length of an occlusion ray. The box's half diagonal is 1."""
+
+ON_FACE = 1e-4
+"""Relative distance to a face of the box up to which a point lies on the face."""
+
+CUT = 1e-3
+"""Excess of the field over the isovalue from which on a face cuts through the inside."""
+
+CHANNELS = 6
+"""Channels of an image: mask, normal x, y, z, depth, ambient occlusion."""
 
 
 class View(NamedTuple):
-    """An orthographic camera."""
+    """An orthographic camera.
 
-    rotation: jax.Array  # (3, 3), rows: right, up and towards the viewer, in world coordinates
-    centre: jax.Array  # (2,) of the image, along right and up
-    half_width: jax.Array  # () of the image
+    Attributes:
+      rotation: (3, 3) with rows right, up and towards the viewer, in world coordinates.
+      centre: centre of the image along right and up, (2,).
+      half_width: half the width of the image, a scalar.
+    """
+
+    rotation: jax.Array
+    centre: jax.Array
+    half_width: jax.Array
 
 
 class Scene(NamedTuple):
-    """What is looked at, as arrays."""
+    """A volume and its isovalue, as arrays.
 
-    values: jax.Array  # (z, y, x) float32
-    half_extent: jax.Array  # (3,) of the box, x, y, z
-    isovalue: jax.Array  # ()
+    Attributes:
+      values: float32 (z, y, x).
+      half_extent: half the extent of the box along x, y, z, (3,).
+      isovalue: a scalar.
+    """
+
+    values: jax.Array
+    half_extent: jax.Array
+    isovalue: jax.Array
 
 
 def scene(volume: Volume, isovalue: float | None = None) -> Scene:
-    """A volume, scaled to a half diagonal of 1; the isovalue is its own unless another is given."""
+    """Makes a scene of a volume, scaled to a half diagonal of 1.
+
+    Args:
+      volume: the volume.
+      isovalue: the isovalue; by default the volume's own.
+
+    Returns:
+      The scene.
+    """
     sizes = np.asarray(volume.values.shape[::-1]) - 1
     extent = sizes * np.asarray(volume.spacing, float) / 2
     level = volume.isovalue if isovalue is None else isovalue
@@ -53,12 +84,20 @@ def scene(volume: Volume, isovalue: float | None = None) -> Scene:
 
 
 def random_view(key: jax.Array, scene: Scene) -> View:
-    """From anywhere, near enough for the surface to fill much of the image."""
+    """Draws a camera that is close enough for the surface to fill much of the image.
+
+    Args:
+      key: PRNG key.
+      scene: the scene.
+
+    Returns:
+      The camera.
+    """
     key_rotation, key_centre, key_width = jax.random.split(key, 3)
     rotation = jax.random.orthogonal(key_rotation, 3)
     whole = View(rotation, jnp.zeros(2), jnp.ones(()))
     pixels = np.argwhere(np.asarray(render(scene, whole, OVERVIEW))[..., 0] > 0)
-    if not len(pixels):  # too small to be seen from afar
+    if not len(pixels):  # the surface is too small for this resolution
         return whole
     low, high = pixels.min(0) / OVERVIEW * 2 - 1, (pixels.max(0) + 1) / OVERVIEW * 2 - 1
     (up, right), half = (low + high) / 2, np.max(high - low) / 2
@@ -69,10 +108,17 @@ def random_view(key: jax.Array, scene: Scene) -> View:
 
 @functools.partial(jax.jit, static_argnames="size")
 def render(scene: Scene, view: View, size: int) -> jax.Array:
-    """A geometry image (size, size, 6): mask {0, 1}, normal, depth [0, 1], ambient occlusion.
+    """Renders a geometry image.
 
-    Depth grows away from the viewer, 0 and 1 touch the ball around the box; ambient occlusion is
-    the share of the directions that are open. All is zero where no surface is hit.
+    Args:
+      scene: the scene.
+      view: the camera.
+      size: side of the image in pixels.
+
+    Returns:
+      (size, size, 6): mask in {0, 1}, normal, depth, ambient occlusion. Depth grows away from the
+      viewer and is 0 and 1 where it touches the ball around the box. Ambient occlusion is the share
+      of open directions. All channels are zero where no surface is hit.
     """
     middle = (jnp.arange(size) + 0.5) / size * 2 - 1
     up, right = jnp.meshgrid(-middle, middle, indexing="ij")
@@ -83,7 +129,7 @@ def render(scene: Scene, view: View, size: int) -> jax.Array:
 
 
 def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
-    """One ray: mask, normal, depth, ambient occlusion (6,)."""
+    """Traces one ray and returns mask, normal, depth, ambient occlusion, (6,)."""
     direction, step = -view.rotation[2], 2 / STEPS
     inside = lambda t: _closed_field(scene, origin + t * direction) >= 0  # noqa: E731
 
@@ -104,7 +150,7 @@ def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
     t = (outer + inner) / 2
     point = origin + t * direction
     normal = _normal(scene, point)
-    # Differences over voxels may face away at a silhouette: only that component is turned round.
+    # At a silhouette a normal by differences may face away. Only that component is reversed.
     normal -= 2 * jnp.maximum(normal @ direction, 0) * direction
     openness = _openness(scene, point, normal)
     parts = jnp.concatenate([jnp.ones(1), view.rotation @ normal, t[None] / 2, openness[None]])
@@ -112,22 +158,22 @@ def _trace(scene: Scene, view: View, origin: jax.Array) -> jax.Array:
 
 
 def _field(scene: Scene, point: jax.Array) -> jax.Array:
-    """Trilinear value minus isovalue at a point of the world; outside the box, that of its face."""
+    """Interpolates value minus isovalue at a point; outside the box it is that of the face."""
     shape = jnp.asarray(scene.values.shape[::-1])
     index = ((point / scene.half_extent + 1) / 2 * (shape - 1))[::-1]
     return map_coordinates(scene.values, list(index), order=1, mode="nearest") - scene.isovalue
 
 
 def _closed_field(scene: Scene, point: jax.Array) -> jax.Array:
-    """The field where the box is, -1 outside."""
+    """Returns the field inside the box and -1 outside."""
     within = jnp.all(jnp.abs(point) <= scene.half_extent)
     return jnp.where(within, _field(scene, point), -1.0)
 
 
 def _normal(scene: Scene, point: jax.Array) -> jax.Array:
-    """Against the gradient; on a face of the box that cuts through what is inside, the face's."""
+    """Returns the normal against the gradient, or of a face that cuts through the inside."""
     spacing = 2 * scene.half_extent / (jnp.asarray(scene.values.shape[::-1]) - 1)
-    offsets = jnp.diag(spacing)  # a voxel to either side: what a grid's central differences say
+    offsets = jnp.diag(spacing)  # one voxel to each side, as for central differences on the grid
     difference = [_field(scene, point + o) - _field(scene, point - o) for o in offsets]
     gradient = -jnp.stack(difference) / spacing
     depth = jnp.abs(point) / scene.half_extent  # 1 on a face
@@ -138,7 +184,7 @@ def _normal(scene: Scene, point: jax.Array) -> jax.Array:
 
 
 def _openness(scene: Scene, point: jax.Array, normal: jax.Array) -> jax.Array:
-    """Share of the cosine-weighted directions along which nothing is hit."""
+    """Returns the share of cosine-weighted directions along which nothing is hit."""
     # A point of the sphere around the normal's tip is a cosine-weighted direction.
     directions = normal + 0.999 * jnp.asarray(_sphere(OCCLUSION_RAYS), jnp.float32)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
@@ -149,7 +195,7 @@ def _openness(scene: Scene, point: jax.Array, normal: jax.Array) -> jax.Array:
 
 
 def _sphere(count: int) -> np.ndarray:
-    """Points spread evenly over the unit sphere (Fibonacci), (count, 3)."""
+    """Spreads points evenly over the unit sphere (Fibonacci), (count, 3)."""
     i = np.arange(count) + 0.5
     z, angle = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
     radius = np.sqrt(1 - z * z)
@@ -157,7 +203,14 @@ def _sphere(count: int) -> np.ndarray:
 
 
 def shade(image: np.ndarray) -> np.ndarray:
-    """A geometry image (H, W, 6) as a picture (H, W, 3) in [0, 1]; light from the upper left."""
+    """Shades a geometry image with light from the upper left.
+
+    Args:
+      image: (H, W, 6).
+
+    Returns:
+      A picture (H, W, 3) in [0, 1].
+    """
     light = np.array([-0.4, 0.5, 0.77])
     diffuse = np.clip(image[..., 1:4] @ (light / np.linalg.norm(light)), 0, 1)
     brightness = (0.25 + 0.75 * diffuse) * (0.4 + 0.6 * image[..., 5])

@@ -1,4 +1,4 @@
-"""What a training is, what it says while it runs, and the card it leaves beside its weights."""
+"""The recipe of a training, its messages while it runs, and the card of its weights."""
 
 import datetime
 import math
@@ -17,22 +17,40 @@ from models.training import cifar10
 
 
 class Recipe(NamedTuple):
-    """Everything that decides the result; a resumed training must have the same."""
+    """Everything that determines the result. A resumed training must have the same recipe.
+
+    Attributes:
+      depth: depth of the network.
+      growth_rate: new channels per dense layer.
+      epochs: number of epochs.
+      small_epochs: number of epochs at 16 x 16, which come first.
+      medium_epochs: number of epochs at 24 x 24, which come next; the rest is at 32 x 32.
+      batch_size: number of images per step.
+      peak_rate: largest learning rate.
+      without_class: class whose images are left out, or None.
+      seed: seed of everything that is drawn.
+      limit: number of images that are used; None for all.
+      start_from: weights to start from, as for `densenet.load`; None for random ones.
+    """
 
     depth: int
     growth_rate: int
     epochs: int
-    small_epochs: int  # at 16 x 16, first
-    medium_epochs: int  # at 24 x 24, next; the rest at 32 x 32
+    small_epochs: int
+    medium_epochs: int
     batch_size: int
     peak_rate: float
     without_class: int | None
     seed: int
-    limit: int | None  # number of training images, None: all
-    start_from: str | None = None  # weights to go on from, as for densenet.load; None: random
+    limit: int | None
+    start_from: str | None = None
 
     def sizes(self) -> list[int]:
-        """Image size of each epoch."""
+        """Lists the image size of each epoch, in pixels.
+
+        Raises:
+          ValueError: the numbers of epochs do not fit each other.
+        """
         full = self.epochs - self.small_epochs - self.medium_epochs
         if min(full, self.small_epochs, self.medium_epochs) < 0 or self.epochs < 1:
             raise ValueError(
@@ -43,27 +61,47 @@ class Recipe(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint.
+
+    Attributes:
+      params: parameters of the network.
+      batch_stats: running statistics of batch normalization.
+      optimizer: state of the optimizer.
+      loss: sum of the batches' mean losses in each epoch, float32 (epochs,).
+      correct: number of training images classified correctly in each epoch, int32 (epochs,).
+    """
 
     params: Any
     batch_stats: Any
     optimizer: Any
-    loss: jax.Array  # (epochs,) float32, sum of the batches' mean losses
-    correct: jax.Array  # (epochs,) int32, training images classified correctly
+    loss: jax.Array
+    correct: jax.Array
 
 
 class Progress:
-    """Prints a line every few seconds, with images a second and the time that is left."""
+    """Prints a line every few seconds, with images per second and the remaining time.
+
+    Args:
+      sizes: image size of each epoch, in pixels.
+      per_epoch: number of steps per epoch.
+      batch_size: number of images per step.
+      first: number of steps that were done before.
+    """
 
     def __init__(self, sizes: list[int], per_epoch: int, batch_size: int, first: int):
         self.per_epoch, self.batch_size, self.first = per_epoch, batch_size, first
-        # Work up to each step, in pixels: an epoch at 16 x 16 takes a quarter of one at 32 x 32.
+        # Work up to each step in pixels: an epoch at 16 x 16 takes a quarter of one at 32 x 32.
         self.work = np.cumsum(np.repeat(np.square(sizes), per_epoch))
         self.steps, self.last = first, time.monotonic()
-        self.speed: float | None = None  # work a second, averaged
+        self.speed: float | None = None  # work per second, averaged
 
     def __call__(self, step: int, state: State) -> None:
-        """To be called after each step."""
+        """Reports progress. The training calls it after each step.
+
+        Args:
+          step: number of steps that are done.
+          state: the state after this step.
+        """
         every = max(1, min(50, self.per_epoch // 2))
         if step % every and step != len(self.work):
             return
@@ -86,13 +124,23 @@ class Progress:
 
 
 class Pace:
-    """Prints how far a training of equal steps is, how fast, and how long it will take."""
+    """Prints the progress, the speed and the remaining time of a training of equal steps.
+
+    Args:
+      steps: number of steps.
+      first: number of steps that were done before.
+    """
 
     def __init__(self, steps: int, first: int):
         self.steps, self.last, self.began = steps, first, time.monotonic()
 
     def __call__(self, step: int, what: str) -> None:
-        """To be called now and then; `what` is printed beside it."""
+        """Reports progress. The training calls it from time to time.
+
+        Args:
+          step: number of steps that are done.
+          what: text that is printed as well.
+        """
         now = time.monotonic()
         seconds = (now - self.began) / (step - self.last)
         left = datetime.timedelta(seconds=round(seconds * (self.steps - step)))
@@ -103,10 +151,18 @@ class Pace:
 def card(
     recipe: Recipe, state: State, per_epoch: int, score: float, images: int, start_card: Any = None
 ) -> dict[str, Any]:
-    """What to know about the weights: data, recipe, commit, score. `score` is the test accuracy.
+    """Makes the card of the weights, which contains their whole history.
 
-    `start_card` is that of the weights the training went on from, so that the whole history of
-    the weights is in their card.
+    Args:
+      recipe: the recipe.
+      state: the last state.
+      per_epoch: number of steps per epoch.
+      score: accuracy on the test images.
+      images: number of test images.
+      start_card: card of the weights that the training started from, or None.
+
+    Returns:
+      The card: architecture, data, score, recipe, commit and machine.
     """
     without = "" if recipe.without_class is None else f" without class {recipe.without_class}"
     return {
@@ -137,7 +193,14 @@ def card(
 
 
 def provenance(module: str) -> dict[str, Any]:
-    """Command, commit, date, hardware and versions of the script that runs."""
+    """Collects command, commit, date, hardware and versions of the running script.
+
+    Args:
+      module: name of the script's module.
+
+    Returns:
+      The facts by name.
+    """
     return {
         "command": shlex.join(["python", "-m", module, *_portable(sys.argv[1:])]),
         "commit": commit(),
@@ -148,5 +211,5 @@ def provenance(module: str) -> dict[str, Any]:
 
 
 def _portable(arguments: list[str]) -> list[str]:
-    """The arguments without this machine's folders: absolute paths become their last part."""
+    """Replaces absolute paths by their last part, so that no folder of this machine is named."""
     return [Path(a).name if a.startswith("/") else a for a in arguments]

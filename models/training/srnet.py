@@ -1,19 +1,21 @@
-"""Train the SRNet on isosurfaces of volumes, resumable after kill -9 with a bit-identical result.
+"""Trains the SRNet on isosurfaces of volumes, resumable after kill -9 with a bit-identical result.
 
     python -m models.training.srnet --volumes FOLDER --out runs/srnet
-    python -m models.training.srnet --out runs/srnet                    analytic volumes alone
+    python -m models.training.srnet --out runs/srnet                    only analytic volumes
+    python -m models.training.srnet .. --start-from runs/srnet --out runs/more    continues it
 
-    python -m models.training.srnet .. --start-from runs/srnet --out runs/more    goes on from there
+Views are rendered once and kept in OUT/views. Crops that bilinear upsampling gets wrong are drawn
+more often, each as one of its eight mirror images.
 
-Views are rendered once and kept in OUT/views; crops that bilinear upsampling gets wrong are drawn
-more often, each as one of its eight mirror images. Loss, after Weiss et al. 2019: L1, 2 on the
-mask, and inside the surface 1 on ambient occlusion and 10 on depth; normals have 50 times their
-squared error, since at silhouettes the mean of what may be there is wanted, not its median
-(theirs: mask 1, normals 10 times L1). A quarter of each batch is fed its own first output as the
-previous frame, and a squared difference holds the two frames together: the camera stands still
-(theirs moves, and the frame is warped). Adam, one-cycle learning rate. Volumes named in
-`srnet_data.TEST_VOLUMES` are never trained on; the card gives the scores on `TEST_VIEWS` views of
-each, beside those of bilinear upsampling.
+The loss follows Weiss et al. 2019: L1 with weight 2 on the mask, and inside the surface 1 on
+ambient occlusion and 10 on depth. Normals have 50 times their squared error, because at silhouettes
+the mean of the possible normals is wanted and not their median (the source has weight 1 on the mask
+and 10 times L1 on normals). A quarter of each batch gets its own first output as the previous
+frame, and a squared difference keeps the two frames similar. The camera does not move (in the
+source it does, and the frame is warped). The optimizer is Adam with a one-cycle learning rate.
+
+Volumes named in `srnet_data.TEST_VOLUMES` are never trained on. The card gives the scores on
+`TEST_VIEWS` views of each, beside those of bilinear upsampling.
 """
 
 import argparse
@@ -33,40 +35,77 @@ from models import srnet, weights_io
 from models.training import checkpoints, identity, reports, srnet_data, srnet_scores, volumes
 from models.training.srnet_data import Pairs
 
-TEST_VIEWS = 24  # of each volume: views differ by a decibel
+TEST_VIEWS = 24
+"""Number of test views of each volume. Scores of views differ by a decibel."""
+
 WEIGHTS = {"mask": 2.0, "occlusion": 1.0, "normal": 50.0, "depth": 10.0, "temporal": 1.0}
+"""Weights of the terms of the loss."""
 
 
 class Recipe(NamedTuple):
-    """Everything that decides the result; a resumed training must have the same."""
+    """Everything that determines the result. A resumed training must have the same recipe.
+
+    Attributes:
+      steps: number of steps.
+      batch_size: number of crops per step.
+      crop: side of a crop in low resolution, in pixels.
+      views: number of views of each volume.
+      size: side of a view in high resolution, in pixels.
+      peak_rate: largest learning rate.
+      seed: seed of everything that is drawn.
+      start_from: weights to start from, as for `srnet.load`; None for random ones.
+    """
 
     steps: int
     batch_size: int
-    crop: int  # pixels in low resolution
-    views: int  # of each volume
-    size: int  # pixels of a view in high resolution
+    crop: int
+    views: int
+    size: int
     peak_rate: float
     seed: int
-    start_from: str | None = None  # weights to go on from, as for srnet.load; None: random
+    start_from: str | None = None
 
 
 class State(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint.
+
+    Attributes:
+      params: parameters of the network.
+      optimizer: state of the optimizer.
+      losses: loss of each step, float32 (steps,).
+    """
 
     params: Any
     optimizer: Any
-    losses: jax.Array  # (steps,) float32
+    losses: jax.Array
 
 
 def forward(params: Any, low: jax.Array, previous: jax.Array | None = None) -> jax.Array:
-    """The network's output for images (B, h, w, 5) of any size."""
+    """Computes the network's output for images of any size.
+
+    Args:
+      params: parameters of the network.
+      low: geometry images, (B, h, w, 5).
+      previous: the previous output, (B, 4 h, 4 w, 6); None stands for zeros.
+
+    Returns:
+      (B, 4 h, 4 w, 6).
+    """
     output = srnet.SRNet().apply({"params": params}, low, previous)
     assert isinstance(output, jax.Array)  # a pair only if variables were made mutable
     return output
 
 
 def frame_loss(output: jax.Array, high: jax.Array) -> jax.Array:
-    """The weighted distance of an output (B, H, W, 6) to the truth, as rendered."""
+    """Computes the weighted distance of outputs to the truth.
+
+    Args:
+      output: outputs of the network, (B, H, W, 6).
+      high: rendered images, (B, H, W, 6).
+
+    Returns:
+      A scalar.
+    """
     inside = high[..., :1]
     area = jnp.maximum(inside.sum(), 1)
     difference = jnp.abs(output - high)
@@ -82,7 +121,16 @@ def frame_loss(output: jax.Array, high: jax.Array) -> jax.Array:
 
 
 def loss(params: Any, low: jax.Array, high: jax.Array) -> jax.Array:
-    """Of first frames, and of second ones of a quarter of the batch."""
+    """Computes the loss of first frames, and of second frames of a quarter of the batch.
+
+    Args:
+      params: parameters of the network.
+      low: geometry images, (B, h, w, 5).
+      high: the truth, (B, 4 h, 4 w, 6).
+
+    Returns:
+      A scalar.
+    """
     first = forward(params, low)
     some = -(-len(low) // 4)
     previous = jax.lax.stop_gradient(srnet.finish(first[:some]))
@@ -97,13 +145,27 @@ def loss(params: Any, low: jax.Array, high: jax.Array) -> jax.Array:
 
 @functools.cache
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam under a one-cycle schedule."""
+    """Makes Adam with a one-cycle schedule.
+
+    Args:
+      recipe: the recipe.
+
+    Returns:
+      The optimizer.
+    """
     return optax.adam(optax.cosine_onecycle_schedule(recipe.steps, recipe.peak_rate, 0.1))
 
 
 @functools.cache  # compiled once for each optimizer
 def make_step(optimizer: optax.GradientTransformation):
-    """`step(state, low, high, index) -> state`, compiled."""
+    """Makes a compiled training step.
+
+    Args:
+      optimizer: the optimizer.
+
+    Returns:
+      A function step(state, low, high, index) -> state.
+    """
     return jax.jit(_step(optimizer), donate_argnums=0)
 
 
@@ -118,7 +180,7 @@ def _step(optimizer: optax.GradientTransformation):
 
 
 def _program(recipe: Recipe, state: State) -> str:
-    """A hash of what a step computes."""
+    """Hashes the program of a step."""
     small, big = recipe.crop, srnet.SCALE * recipe.crop
     low = jax.ShapeDtypeStruct((recipe.batch_size, small, small, srnet.INPUTS), jnp.float32)
     high = jax.ShapeDtypeStruct((recipe.batch_size, big, big, srnet.OUTPUTS), jnp.float32)
@@ -126,9 +188,18 @@ def _program(recipe: Recipe, state: State) -> str:
 
 
 def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
-    """How often each crop is trained on, sums to 1: half of it alike for all, half by difficulty.
+    """Computes how likely each crop is drawn: half uniformly, half by its difficulty.
 
-    Difficulty is bilinear's squared error in normals and mask: smooth surfaces need no network.
+    The difficulty is the squared error of bilinear upsampling in normals and mask, because smooth
+    surfaces need no network.
+
+    Args:
+      pairs: the views.
+      places: (view, y, x) of each crop, (n, 3).
+      crop: side of a crop in low resolution, in pixels.
+
+    Returns:
+      Probabilities (n,), which sum to 1.
     """
     errors = []
     for i in range(len(pairs.low)):
@@ -146,7 +217,20 @@ def chances(pairs: Pairs, places: np.ndarray, crop: int) -> np.ndarray:
 
 
 def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Path:
-    """Run or continue a training; returns the path of its weights."""
+    """Runs or continues a training.
+
+    Args:
+      recipe: the recipe.
+      folder: folder of volumes; None uses only analytic ones.
+      out: folder for checkpoints and weights.
+      save_every: steps between two checkpoints.
+
+    Returns:
+      The path of the weights.
+
+    Raises:
+      ValueError: the folder `out` contains another training, or a volume cannot be used.
+    """
     out, found = local(out), [] if folder is None else volumes.read_folder(folder)
     train_volumes, test_volumes = srnet_data.split(found)
     key_init, key_train, key_test = jax.random.split(jax.random.key(recipe.seed), 3)
@@ -158,7 +242,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, save_every: int) -> Pa
         params, start_card = start.variables["params"], dict(start.card)
     optimizer = make_optimizer(recipe)
     state = State(params, optimizer.init(params), jnp.zeros(recipe.steps))
-    # Only now: a run that could not begin leaves nothing behind.
+    # The folder is changed only now, so that a training that cannot begin leaves nothing behind.
     contents = {
         "training volumes": lambda: fingerprint(train_volumes),
         "test volumes": lambda: fingerprint(test_volumes),
@@ -217,7 +301,18 @@ def _rendered(which: list, count: int, size: int, key: jax.Array, out: Path) -> 
 def card(
     recipe: Recipe, state: State, trained_on: list[str], report: dict, start_card: dict | None
 ) -> dict[str, Any]:
-    """What to know about the weights, and of those that the training went on from."""
+    """Makes the card of the weights.
+
+    Args:
+      recipe: the recipe.
+      state: the last state.
+      trained_on: names of the volumes.
+      report: scores on the test volumes.
+      start_card: card of the weights that the training started from, or None.
+
+    Returns:
+      The card.
+    """
     losses = np.asarray(state.losses)
     means = [float(part.mean()) for part in np.array_split(losses, min(50, len(losses)))]
     return {
@@ -238,7 +333,11 @@ def card(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line.
+
+    Args:
+      arguments: the arguments; by default those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m models.training.srnet", description=(__doc__ or "").partition("\n")[0]
     )

@@ -1,4 +1,4 @@
-"""Pairs of geometry images, low and high resolution, of random views of volumes."""
+"""Pairs of geometry images in low and high resolution, of random views of volumes."""
 
 import functools
 import hashlib
@@ -15,38 +15,74 @@ from models.srnet import SCALE
 from models.training import isosurface, volumes
 from models.training.volumes import Volume
 
-TEST_VOLUMES = ("engine", "neghip", "tooth")  # never trained on
-LEAST_FILLED = 0.5  # of a crop, and half of that of a view
-ISOVALUES = (0.8, 1.25)  # factors on a volume's own
+TEST_VOLUMES = ("engine", "neghip", "tooth")
+"""Names of volumes that are never trained on."""
+
+LEAST_FILLED = 0.5
+"""Smallest part of a crop that a surface fills. For a view it is half of that."""
+
+ISOVALUES = (0.8, 1.25)
+"""Range of factors on a volume's own isovalue."""
 
 
 class Pairs(NamedTuple):
-    """Views of volumes; both resolutions see the same window."""
+    """Views of volumes. Both resolutions show the same window.
 
-    low: np.ndarray  # (n, s, s, 5) mask in [0, 1], normal, depth
-    high: np.ndarray  # (n, 4 s, 4 s, 6) and ambient occlusion
+    Attributes:
+      low: mask in [0, 1], normal and depth, (n, s, s, 5).
+      high: the same and ambient occlusion, (n, 4 s, 4 s, 6).
+    """
+
+    low: np.ndarray
+    high: np.ndarray
 
 
 def analytic() -> list[Volume]:
-    """Volumes that need no file; some with the noise of a scanner, as most real ones have."""
-    clean = [volumes.marschner_lobb(), volumes.gyroid(), volumes.metaballs(seed=0),
-             volumes.metaballs(seed=1)]  # fmt: skip
+    """Makes volumes that need no file. Some have the noise of a scanner, as most real ones do.
+
+    Returns:
+      The volumes.
+    """
+    blobs = [volumes.metaballs(seed=seed) for seed in range(2)]
+    clean = [volumes.marschner_lobb(), volumes.gyroid(), *blobs]
     sharp = [volumes.machine_part(seed=seed) for seed in range(4)]
-    soft = [volumes.metaballs(seed=seed) for seed in range(2, 7)]  # the same noise pits them more
+    soft = [volumes.metaballs(seed=seed) for seed in range(2, 7)]  # noise pits their surfaces more
     noise = (0.01, 0.02, 0.03, 0.05, 0.003, 0.006, 0.012, 0.025, 0.05)
     scans = [volumes.scanned(v, noise[i], seed=i) for i, v in enumerate(sharp + soft)]
     return clean + scans
 
 
 def split(found: Sequence[Volume]) -> tuple[list[Volume], list[Volume]]:
-    """(training, test) by volume: the analytic ones train; without files one more of them tests."""
+    """Splits volumes into those for training and those for testing.
+
+    Args:
+      found: volumes from files.
+
+    Returns:
+      (training, test). Analytic volumes belong to the training. If no test volume is among the
+      files, one more analytic volume is the test.
+    """
     test = [v for v in found if v.name in TEST_VOLUMES] or [volumes.metaballs(seed=9)]
     train = [v for v in found if v.name not in TEST_VOLUMES] + analytic()
     return train, test
 
 
 def views(volume: Volume, count: int, size: int, seed: int, folder: Path | None = None) -> Pairs:
-    """`count` views of one volume, `size` pixels wide; kept in `folder`, where there is one."""
+    """Renders views of one volume, or reads them if they were rendered before.
+
+    Args:
+      volume: the volume.
+      count: number of views.
+      size: side of a view in high resolution, in pixels.
+      seed: seed of the cameras and isovalues.
+      folder: folder in which views are kept; None keeps nothing.
+
+    Returns:
+      The views.
+
+    Raises:
+      ValueError: too few views show a surface.
+    """
     path = None
     if folder is not None:
         mark = hashlib.sha256(volume.values.tobytes() + repr((volume[2:], count, size)).encode())
@@ -90,7 +126,15 @@ def _views(volume: Volume, count: int, size: int, seed: int) -> Iterator[Pairs]:
 
 
 def crops(pairs: Pairs, crop: int) -> np.ndarray:
-    """(view, y, x) in low resolution of all crops that are filled enough, a few pixels apart."""
+    """Finds crops that a surface fills well enough, every second pixel.
+
+    Args:
+      pairs: the views.
+      crop: side of a crop in low resolution, in pixels.
+
+    Returns:
+      (view, y, x) of each crop in low resolution, integers (n, 3).
+    """
     mask = pairs.low[..., 0]
     windows = np.lib.stride_tricks.sliding_window_view(mask, (crop, crop), axis=(1, 2))
     filled = windows[:, ::2, ::2].mean((-1, -2)) >= LEAST_FILLED
@@ -98,7 +142,16 @@ def crops(pairs: Pairs, crop: int) -> np.ndarray:
 
 
 def batch(pairs: Pairs, places: np.ndarray, crop: int) -> Pairs:
-    """The crops at `places` (n, 3)."""
+    """Cuts out crops.
+
+    Args:
+      pairs: the views.
+      places: (view, y, x) of each crop in low resolution, (n, 3).
+      crop: side of a crop in low resolution, in pixels.
+
+    Returns:
+      The crops in both resolutions.
+    """
     low = [pairs.low[i, y : y + crop, x : x + crop] for i, y, x in places]
     big, high = SCALE * crop, pairs.high
     fine = [high[i, SCALE * y :, SCALE * x :][:big, :big] for i, y, x in places]
@@ -106,7 +159,15 @@ def batch(pairs: Pairs, places: np.ndarray, crop: int) -> Pairs:
 
 
 def mirrored(pairs: Pairs, rng: np.random.Generator) -> Pairs:
-    """Each pair in one of the eight symmetries of the square, drawn; normals turn with it."""
+    """Applies a random symmetry of the square to each pair, also to its normals.
+
+    Args:
+      pairs: the crops.
+      rng: random generator.
+
+    Returns:
+      The mirrored crops.
+    """
     made = []
     for low, high in zip(pairs.low, pairs.high, strict=True):
         across, along, swap = rng.integers(2, size=3)
@@ -115,7 +176,7 @@ def mirrored(pairs: Pairs, rng: np.random.Generator) -> Pairs:
 
 
 def _mirror(image: np.ndarray, across: int, along: int, swap: int) -> np.ndarray:
-    """(s, s, c) with its normals; x points to the right, y up, rows go down."""
+    """Mirrors an image (s, s, c) and its normals. x points right, y points up, rows go down."""
     image = image.copy()
     if across:
         image = image[:, ::-1].copy()
@@ -130,5 +191,12 @@ def _mirror(image: np.ndarray, across: int, along: int, swap: int) -> np.ndarray
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
-    """All views of several volumes."""
+    """Concatenates the views of several volumes.
+
+    Args:
+      parts: views of each volume.
+
+    Returns:
+      All views.
+    """
     return Pairs(*functools.reduce(lambda a, b: map(np.concatenate, zip(a, b, strict=True)), parts))

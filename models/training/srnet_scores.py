@@ -1,4 +1,4 @@
-"""How good an SRNet is on views of unseen volumes: scores beside bilinear's, and a picture."""
+"""Scores of an SRNet on views of unseen volumes, beside those of bilinear upsampling; a picture."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,15 @@ from models.training.srnet_data import Pairs
 
 
 def scores(output: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each view: PSNR in dB of normals and depth inside the surface, and 1 - IoU of the mask.
+    """Scores outputs against the truth.
 
-    `output` (B, H, W, >= 5) is finished first; peaks are 2 for normals and 1 for depth. Each is an
-    array (B,).
+    Args:
+      output: outputs of a network, (B, H, W, >= 5). `srnet.finish` is applied first.
+      high: the truth, (B, H, W, 6).
+
+    Returns:
+      For each view, arrays (B,): PSNR in dB of normals (peak 2) and depth (peak 1) inside the
+      surface, and 1 - IoU of the mask.
     """
     output = np.asarray(srnet.finish(jnp.asarray(output)))
     inside = high[..., 0] > 0.5
@@ -36,10 +41,16 @@ def scores(output: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compare(params: Any, pairs: Pairs) -> dict[str, dict[str, float]]:
-    """Means of the scores over views: the network's, bilinear upsampling's, and its gain.
+    """Compares a network with bilinear upsampling.
 
-    The gain is the difference in dB, and for the mask's error the ratio of the means;
-    `standard_error` is that of the gains in dB, over views.
+    Args:
+      params: parameters of the network.
+      pairs: the views.
+
+    Returns:
+      Means of the scores over views: `network`, `bilinear`, and their `gain`, which is the
+      difference in dB and, for the mask's error, the ratio of the means. `standard_error` is that
+      of the gains in dB over views.
     """
     network, plain = (
         scores(x, pairs.high) for x in (upscale(params, pairs.low), bilinear(pairs.low))
@@ -58,7 +69,14 @@ def compare(params: Any, pairs: Pairs) -> dict[str, dict[str, float]]:
 
 
 def bilinear(low: np.ndarray) -> np.ndarray:
-    """What the network is to beat: (B, h, w, 5) -> (B, 4 h, 4 w, 6), no ambient occlusion."""
+    """Upsamples bilinearly, which the network has to beat.
+
+    Args:
+      low: geometry images, (B, h, w, 5).
+
+    Returns:
+      (B, 4 h, 4 w, 6), with an ambient occlusion of one.
+    """
     count, height, width, channels = low.shape
     shape = (count, srnet.SCALE * height, srnet.SCALE * width, channels)
     high = np.array(jax.image.resize(jnp.asarray(low), shape, "bilinear"))
@@ -67,14 +85,28 @@ def bilinear(low: np.ndarray) -> np.ndarray:
 
 
 def upscale(params: Any, low: np.ndarray) -> np.ndarray:
-    """The network's output, one view at a time."""
+    """Computes the network's output, one view at a time.
+
+    Args:
+      params: parameters of the network.
+      low: geometry images, (B, h, w, 5).
+
+    Returns:
+      (B, 4 h, 4 w, 6).
+    """
     apply = jax.jit(srnet.make_apply(low.shape[1]))
     variables = {"params": params}
     return np.concatenate([np.asarray(apply(variables, view[None])) for view in low])
 
 
 def picture(path: Path, params: Any, tested: list[Pairs]) -> None:
-    """Rows of low resolution, bilinear, ours, truth, shaded; one for each test volume."""
+    """Draws low resolution, bilinear upsampling, the network and the truth for each test volume.
+
+    Args:
+      path: the file of the picture.
+      params: parameters of the network.
+      tested: views of each test volume.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,8 +124,8 @@ def picture(path: Path, params: Any, tested: list[Pairs]) -> None:
         ]
         for image in made:
             image[..., 0] = image[..., 0] > 0
-        for axis, image, title in zip(row, [coarse, made[0][0], made[1][0], high], titles,
-                                      strict=True):  # fmt: skip
+        images = [coarse, made[0][0], made[1][0], high]
+        for axis, image, title in zip(row, images, titles, strict=True):
             axis.imshow(isosurface.shade(image), interpolation="nearest")
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()

@@ -1,4 +1,4 @@
-"""What a JSON beside a volume says: its shape, kind of numbers, spacing and isovalue."""
+"""The facts in a JSON file beside a volume: shape, kind of numbers, spacing and isovalue."""
 
 import json
 import math
@@ -7,14 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from ifv_jax.checks import InputError, check_integers
 from models.training.volume_files import stem
 
 KEYS = ("shape_zyx", "dtype", "spacing_xyz", "isovalue")
-_ALIKE = ("spacing", "iso", "shape", "dtype")  # what begins so and is no key is a mistake
+_ALIKE = ("spacing", "iso", "shape", "dtype")
+"""A name that begins so and is no key is a mistake."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the JSON beside the file says, after a look at each of the names that mean something."""
+    """Reads the facts in the JSON file beside a volume, and checks the shape and the dtype.
+
+    Args:
+      path: the file of the volume.
+
+    Returns:
+      The facts by name; empty if there is no JSON file.
+
+    Raises:
+      ValueError: the JSON file cannot be read, or a fact is not valid.
+    """
     own, common = path.with_name(f"{stem(path)}.json"), path.with_name("volumes.json")
     file = own if own.is_file() else common
     if not file.is_file():
@@ -29,22 +41,30 @@ def read(path: Path) -> dict[str, Any]:
         if name not in KEYS and name.lower().startswith(_ALIKE):
             raise ValueError(f"{file.name} says {name}, which is none of {', '.join(KEYS)}")
     shape, dtype = facts.get("shape_zyx"), facts.get("dtype")
-    if shape is not None and not (
-        isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
-    ):
-        raise ValueError(f"shape_zyx is to be three whole numbers, not {shape!r}")
+    if shape is not None:
+        try:
+            check_integers(shape, "shape_zyx", 3, "Correct it.")
+        except InputError as error:
+            raise ValueError(f"shape_zyx is to be three whole numbers, not {shape!r}") from error
     if dtype is not None and not (isinstance(dtype, str) and is_numeric(np.dtype(dtype))):
         raise ValueError(f"dtype is to be one of real numbers, not {dtype!r}")
     return facts
 
 
 def is_numeric(dtype: np.dtype) -> bool:
-    """Whether these are real numbers, or truth values."""
+    """Tells whether a dtype is one of real numbers or booleans.
+
+    Args:
+      dtype: the dtype.
+
+    Returns:
+      True if it is.
+    """
     return dtype.kind in "biuf" and dtype.subdtype is None
 
 
 def _number(value: Any) -> float:
-    """A real number, not a string, a truth value or NaN."""
+    """Checks a finite real number; strings and booleans are refused."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"a number is wanted, not {value!r}")
     if not math.isfinite(float(value)):
@@ -53,7 +73,17 @@ def _number(value: Any) -> float:
 
 
 def spacing(value: Any) -> tuple[float, float, float]:
-    """Three positive numbers; raises ValueError if the value is something else."""
+    """Checks the spacing of voxels.
+
+    Args:
+      value: three numbers.
+
+    Returns:
+      Three positive numbers, x, y and z.
+
+    Raises:
+      ValueError: the value is something else.
+    """
     try:
         if len(value) != 3 or isinstance(value, str | dict):
             raise ValueError("three numbers are wanted")
@@ -66,7 +96,17 @@ def spacing(value: Any) -> tuple[float, float, float]:
 
 
 def isovalue(value: Any) -> float | None:
-    """A finite number, or None; raises ValueError if the value is something else."""
+    """Checks an isovalue.
+
+    Args:
+      value: a number, or None.
+
+    Returns:
+      A finite number, or None.
+
+    Raises:
+      ValueError: the value is something else.
+    """
     try:
         return None if value is None else _number(value)
     except (ValueError, OverflowError) as error:

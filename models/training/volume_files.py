@@ -1,7 +1,7 @@
-"""Files of scalar volumes: an array (z, y, x) and its spacing (x, y, z), or why there is none.
+"""A reader of files of scalar volumes: arrays (z, y, x) and their spacing (x, y, z).
 
-Sizes are compared with what the file can hold before any data is read. What goes wrong is raised as
-it comes; `volumes.read` adds the path.
+Sizes are compared with what the file can contain before any data is read. Exceptions of all kinds
+are raised; `volumes.read` adds the path.
 """
 
 import bz2
@@ -29,29 +29,52 @@ CONVERTERS = {
     **dict.fromkeys((".mhd", ".mha", ".dcm", ".hdr", ".img", ".gipl", ".mgz", ".mnc"), _ITK),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
 }
-"""Usual kinds of volumes that are not read here, and how to make one of them that is."""
-IMAGES = (".tif", ".tiff", ".hdr", ".img")  # which may as well be pictures, and others' files
+"""Usual kinds of volumes that this module does not read, and how to convert them."""
+
+IMAGES = (".tif", ".tiff", ".hdr", ".img")
+"""Kinds that may also be pictures, or files of other programs."""
 
 
 class Found(NamedTuple):
-    """What a file says."""
+    """The content of a file.
 
-    values: np.ndarray  # (z, y, x), perhaps with axes of length 1 beside them
-    spacing: Any = None  # one number an axis, the fastest first; None: the file says nothing
+    Attributes:
+      values: (z, y, x), perhaps with further axes of length 1.
+      spacing: one number per axis, the fastest axis first; None if the file does not say it.
+    """
+
+    values: np.ndarray
+    spacing: Any = None
 
 
 def suffix(path: Path) -> str:
-    """The suffix in lower case, `.nii.gz` as one."""
+    """Returns the suffix of a path in lower case. `.nii.gz` is one suffix.
+
+    Args:
+      path: the path.
+    """
     return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
 
 
 def stem(path: Path) -> str:
-    """The name without the suffix."""
+    """Returns the name of a file without its suffix.
+
+    Args:
+      path: the path.
+    """
     return path.name[: len(path.name) - len(suffix(path))]
 
 
 def read(path: Path, facts: dict[str, Any]) -> Found:
-    """One file; `facts` is what its JSON says."""
+    """Reads a file.
+
+    Args:
+      path: the file.
+      facts: the facts in the JSON file beside it.
+
+    Returns:
+      The content.
+    """
     readers: dict[str, Callable[[], Found]] = {
         ".npz": lambda: _npz(path),
         ".npy": lambda: Found(npz.npy(path)),
@@ -65,7 +88,14 @@ def read(path: Path, facts: dict[str, Any]) -> Found:
 
 
 def data_file(path: Path) -> Path | None:
-    """The file that holds the numbers of a `.nhdr`."""
+    """Finds the file that contains the numbers of a `.nhdr`.
+
+    Args:
+      path: the `.nhdr`.
+
+    Returns:
+      The path of the data; None if it is not named.
+    """
     for line in path.read_bytes()[: 1 << 16].decode("latin1").splitlines():
         field, _, value = line.partition(":")
         if field.strip().lower() in ("data file", "datafile"):
@@ -75,7 +105,7 @@ def data_file(path: Path) -> Path | None:
 
 def _library(name: str, package: str, extra: str, path: Path) -> Any:
     try:
-        # By name: it is no dependency of this project, nor of its type checks.
+        # By name, because it is no dependency of this project or of its type checks.
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
@@ -141,7 +171,7 @@ def _nifti(path: Path) -> Found:
     kind = nibabel.Nifti1Image
     if 540 in (int.from_bytes(start[:4], order) for order in ("little", "big")):
         kind = nibabel.Nifti2Image
-    # Unchecked: nibabel's check would put 1 where the spacing is 0.
+    # Not checked, because nibabel's check would replace a spacing of 0 by 1.
     header = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
     shape = header.get_data_shape()
     wanted = int(header["vox_offset"]) + size(shape) * header.get_data_dtype().itemsize
@@ -151,11 +181,11 @@ def _nifti(path: Path) -> Found:
     if len(content) < wanted:
         raise ValueError(f"the header announces {wanted} bytes, and {len(content)} are there")
     image = kind.from_bytes(content)
-    # Axes are x, y, z; the header's slope and intercept are applied.
+    # The axes are x, y, z. nibabel applies the header's slope and intercept.
     return Found(np.asanyarray(image.dataobj).T, header.get_zooms())
 
 
 def _unpacked(module: Any, packed: bytes, most: int) -> bytes:
-    """The beginning of an unpacked stream, one byte more than `most` if there are more."""
+    """Unpacks the beginning of a stream, one byte more than `most` if there are more."""
     with module.open(io.BytesIO(packed)) as file:
         return file.read(most + 1)

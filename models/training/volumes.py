@@ -1,9 +1,10 @@
-"""Scalar volumes: files of the usual kinds, and analytic ones for which no file is needed.
+"""Scalar volumes, from files of the usual kinds or from formulas.
 
 A volume is an array (z, y, x) with a voxel spacing (x, y, z) and an isovalue that shows a good
-surface. Files: `.npz` (one array), `.npy`, `.raw`, `.nrrd` and `.nhdr` (pynrrd), `.nii` and
-`.nii.gz` (nibabel). What a file does not say stands in a JSON beside it: `NAME.json`, or an entry
-NAME of `volumes.json`, with `shape_zyx` and `dtype` (needed for `.raw`), `spacing_xyz`, `isovalue`.
+surface. Files are `.npz` (one array), `.npy`, `.raw`, `.nrrd` and `.nhdr` (pynrrd), `.nii` and
+`.nii.gz` (nibabel). A JSON file beside it supplies what the file does not say: `NAME.json`, or the
+entry NAME of `volumes.json`, with `shape_zyx` and `dtype` (required for `.raw`), `spacing_xyz` and
+`isovalue`.
 """
 
 from pathlib import Path
@@ -15,20 +16,40 @@ from ifv_jax.engine.plain_path import local
 from models.training import volume_facts, volume_files
 from models.training.volume_files import CONVERTERS, IMAGES, SUFFIXES, stem, suffix
 
-LARGEST = 1e36  # magnitude of a value: beyond lie marks for "no data", and overflow in float32
+LARGEST = 1e36
+"""Largest magnitude of a value. Larger ones mark "no data", or overflow in float32."""
 
 
 class Volume(NamedTuple):
-    """A scalar field on a regular grid; inside is where it is larger than the isovalue."""
+    """A scalar field on a regular grid. Its inside is where it is larger than the isovalue.
+
+    Attributes:
+      name: name of the volume.
+      values: float32 (z, y, x), scaled to [0, 1].
+      spacing: distance of voxels along x, y, z.
+      isovalue: the isovalue on the scale of `values`.
+    """
 
     name: str
-    values: np.ndarray  # (z, y, x) float32, scaled to [0, 1]
-    spacing: tuple[float, float, float]  # x, y, z
-    isovalue: float  # on the scale of `values`
+    values: np.ndarray
+    spacing: tuple[float, float, float]
+    isovalue: float
 
 
 def read(path: str | Path) -> Volume:
-    """One file."""
+    """Reads a volume from a file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The volume.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: the package that reads the file is not installed.
+      ValueError: the file cannot be read.
+    """
     path = local(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a volume at {path}, got no such file")
@@ -45,7 +66,7 @@ def read(path: str | Path) -> Volume:
         return _scaled(stem(path), values, spacing, volume_facts.isovalue(facts.get("isovalue")))
     except ImportError:
         raise
-    except Exception as error:  # each library has its own for each kind of damage
+    except Exception as error:  # each library has its own exception for each kind of damage
         why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"expected a volume in {path}, got none that can be read ({why}); "
@@ -54,7 +75,18 @@ def read(path: str | Path) -> Volume:
 
 
 def read_folder(folder: str | Path) -> list[Volume]:
-    """All volumes of a folder, by name."""
+    """Reads all volumes of a folder.
+
+    Args:
+      folder: the folder.
+
+    Returns:
+      The volumes, ordered by name.
+
+    Raises:
+      FileNotFoundError: there is no volume.
+      ValueError: a file cannot be read, or two files have the same name.
+    """
     folder = local(folder)
     files = sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith("."))
     paths = [path for path in files if suffix(path) in SUFFIXES]
@@ -64,7 +96,7 @@ def read_folder(folder: str | Path) -> list[Volume]:
     stems = [stem(path) for path in paths]
     for path in others:
         if stem(path) not in stems:
-            read(path)  # which says how to convert it
+            read(path)  # raises, and says how to convert the file
     if not paths:
         raise FileNotFoundError(f"expected volumes ({', '.join(SUFFIXES)}) in {folder}, got none")
     for name in stems:
@@ -77,7 +109,7 @@ def read_folder(folder: str | Path) -> list[Volume]:
 
 
 def _three_axes(found: volume_files.Found) -> tuple[np.ndarray, Any]:
-    """Values and spacing without axes of length 1 beside the three."""
+    """Removes axes of length 1 beside the three, from the values and the spacing."""
     values = found.values
     spacing = [1.0] * values.ndim if found.spacing is None else list(found.spacing)
     if values.ndim > 3 and len(spacing) == values.ndim:
@@ -109,7 +141,7 @@ def _scaled(name: str, values: np.ndarray, spacing, isovalue: float | None) -> V
     whole = values.dtype.kind in "iu"
     extent = float(int(most) - int(least)) if whole else high - low
     for slice_in, slice_out in zip(values, scaled, strict=True):
-        if whole:  # modulo 2^64 the difference is exact, whatever the width and sign
+        if whole:  # modulo 2^64 the difference is exact for every width and sign
             wide = slice_in.astype(np.uint64) - np.asarray(least).astype(np.uint64)
         else:
             wide = slice_in.astype(float) - low
@@ -124,7 +156,16 @@ def _scaled(name: str, values: np.ndarray, spacing, isovalue: float | None) -> V
 
 
 def marschner_lobb(size: int = 64, frequency: float = 6.0, alpha: float = 0.25) -> Volume:
-    """The test signal of Marschner and Lobb 1994."""
+    """Makes the test signal of Marschner and Lobb 1994.
+
+    Args:
+      size: number of voxels along each axis.
+      frequency: f_M in the source.
+      alpha: alpha in the source.
+
+    Returns:
+      The volume.
+    """
     x, y, z = _grid(size)
     ripple = np.cos(2 * np.pi * frequency * np.cos(np.pi * np.hypot(x, y) / 2))
     values = (1 - np.sin(np.pi * z / 2) + alpha * (1 + ripple)) / (2 * (1 + alpha))
@@ -132,7 +173,15 @@ def marschner_lobb(size: int = 64, frequency: float = 6.0, alpha: float = 0.25) 
 
 
 def gyroid(size: int = 64, periods: float = 2.0) -> Volume:
-    """Schoen's triply periodic minimal surface, as a sheet of some thickness within a ball."""
+    """Makes Schoen's triply periodic minimal surface, as a thick sheet within a ball.
+
+    Args:
+      size: number of voxels along each axis.
+      periods: number of periods along each axis.
+
+    Returns:
+      The volume.
+    """
     x, y, z = (np.pi * periods * c for c in _grid(size))
     field = np.sin(x) * np.cos(y) + np.sin(y) * np.cos(z) + np.sin(z) * np.cos(x)
     ball = 4 * (1 - np.linalg.norm(_grid(size), axis=0))
@@ -140,7 +189,16 @@ def gyroid(size: int = 64, periods: float = 2.0) -> Volume:
 
 
 def metaballs(size: int = 64, count: int = 12, seed: int = 0) -> Volume:
-    """A sum of Gaussian bumps (Blinn 1982) at random places."""
+    """Makes a sum of Gaussian bumps (Blinn 1982) at random places.
+
+    Args:
+      size: number of voxels along each axis.
+      count: number of bumps.
+      seed: seed of places and radii.
+
+    Returns:
+      The volume.
+    """
     rng = np.random.default_rng(seed)
     grid = np.stack(_grid(size), -1)
     values = np.zeros((size,) * 3)
@@ -151,10 +209,18 @@ def metaballs(size: int = 64, count: int = 12, seed: int = 0) -> Volume:
 
 
 def machine_part(size: int = 96, seed: int = 0) -> Volume:
-    """A block with bores, slots and bosses along its axes: plane faces, sharp edges, holes."""
+    """Makes a block with bores, slots and bosses along its axes: plane faces, sharp edges, holes.
+
+    Args:
+      size: number of voxels along each axis.
+      seed: seed of the shape.
+
+    Returns:
+      The volume.
+    """
     rng = np.random.default_rng(seed)
     grid = np.stack(_grid(size), -1)
-    # Signed distances, negative inside; min unites, max cuts.
+    # Signed distances are negative inside. Their minimum is a union, their maximum a cut.
     distance = np.max(np.abs(grid) - rng.uniform(0.35, 0.75, 3), -1)
     for kind in rng.permutation(["boss", "bore", "bore", "bore", "slot", "slot", "boss", "bore"]):
         axis, centre = rng.integers(3), rng.uniform(-0.6, 0.6, 3)
@@ -173,7 +239,16 @@ def machine_part(size: int = 96, seed: int = 0) -> Volume:
 
 
 def scanned(volume: Volume, noise: float, seed: int = 0) -> Volume:
-    """The volume as a scanner gives it: white noise of a standard deviation, 8 bits."""
+    """Imitates a scanner: white noise and 8 bits.
+
+    Args:
+      volume: the volume.
+      noise: standard deviation of the noise.
+      seed: seed of the noise.
+
+    Returns:
+      The noisy volume.
+    """
     rng = np.random.default_rng(seed)
     noisy = volume.values + noise * rng.standard_normal(volume.values.shape)
     values = np.round(255 * np.clip(noisy, 0, 1)) / 255
