@@ -68,7 +68,7 @@ class Response:
         """The same for images in [0, 1], (batch, H, W, C) -> (batch, n)."""
         check_variables(variables)
         # Otherwise GPUs multiply in TF32, ten bits, which leaves more optima poor
-        # (docs/performance.md). The user's own setting wins.
+        # (docs/speed.md). The user's own setting wins.
         chosen = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
         with jax.default_matmul_precision(chosen or "float32"):
             r = self._rewritten(self._respond)(variables, images)
