@@ -1,4 +1,4 @@
-"""The one command line of all scripts: what an option is called and does, whoever has it."""
+"""The command line of all scripts. An option has the same name and meaning in each of them."""
 
 import argparse
 from collections.abc import Sequence

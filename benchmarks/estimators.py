@@ -1,6 +1,6 @@
-"""The estimators that a setting may list, and what of the network they are given: the one place.
+"""The estimators that a setting may list. Only this file asks the library to invert.
 
-An estimator is a name in `ESTIMATORS`, as it stands in `summary.json`, and a function.
+An estimator is a function with a name in `ESTIMATORS`, which is its name in `summary.json`.
 """
 
 import time
@@ -38,12 +38,12 @@ class Estimator(NamedTuple):
     """A way to predict objectives."""
 
     predict: Callable[[Asked], ifv.Predictions]
-    label: str  # behind a case's name
+    label: str  # follows a case's name in tables and titles; empty for the closed form
     notes: Callable[[Setting], dict[str, Any]]
 
 
 def gather(setting: Setting, functions: Functions, found: Found, run: ifv.Run) -> Evidence:
-    """What the network answers at the images found, the same for all estimators."""
+    """Asks the network about the images found, once for all estimators."""
 
     def compute() -> Evidence:
         began = start_clock(run, "gather")
@@ -99,6 +99,6 @@ ESTIMATORS = {
 
 
 def titled(name: str, estimator: str) -> str:
-    """A case's name with what tells its estimator from the closed form."""
+    """A case's name, followed by the label of its estimator."""
     label = ESTIMATORS[estimator].label
     return f"{name}, {label}" if label else name

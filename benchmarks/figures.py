@@ -1,4 +1,4 @@
-"""Pictures of records: what was found, and how far off the recovered objectives are."""
+"""Pictures of records: the images found, and how far off the recovered objectives are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,15 +105,13 @@ def off_by(record: Record, *, trust: bool = False) -> list[str]:
 
 
 def objectives(record: Record) -> list[str]:
-    """Captions: what each image was to maximize, and whether that failed."""
+    """Captions: the objective that each image maximizes, and a status if that failed."""
     captions = []
     for target, status in zip(record.targets, record.status, strict=True):
-        single = np.count_nonzero(target) == 1
-        caption = (
-            f"feature {record.features[target.argmax()]}"
-            if single
-            else f"sparseness {float(ifv.hoyer_sparseness(target)):.2f}"
-        )
+        if np.count_nonzero(target) == 1:
+            caption = f"feature {record.features[target.argmax()]}"
+        else:
+            caption = f"sparseness {float(ifv.hoyer_sparseness(target)):.2f}"
         failed = "" if status == ifv.Status.OK else f", {ifv.Status(status).name.lower()}"
         captions.append(caption + failed)
     return captions

@@ -19,7 +19,7 @@ SHARED = ("only", "samples", "adam_steps", "lbfgs_steps", "no_verify", "seed", "
 
 
 class Outcome(NamedTuple):
-    """What one setting gave."""
+    """The result of one setting."""
 
     found: stages.Found
     estimates: list[Estimate]  # the best last
@@ -78,7 +78,7 @@ def main(
 
     Args:
       doc: its docstring.
-      settings: what is varied, given the options; made one by one.
+      settings: what is varied, given the options.
       draw: the pictures, into a folder.
       arguments: of the command line; None: this process's.
       out: folder of the results by default.
@@ -89,6 +89,8 @@ def main(
     folders = {"work": {"default": work and Path(work)}, "out": {"default": Path(out)}}
     given = parse(doc, arguments, *SHARED, **options, **folders)
     if given.draw:
+        if not (given.out / records.FILE).is_file():
+            raise SystemExit(f"expected {records.FILE} in {given.out}: measure before you draw")
         draw(given.out, records.load(given.out))
         print(f"drew {given.out} again")
         return
@@ -97,9 +99,7 @@ def main(
     given.out.mkdir(parents=True, exist_ok=True)
     cases: list[Case] = []
     kept: list[records.Record] = []
-    for setting in settings(given):
-        if given.only and setting.name not in given.only:
-            continue
+    for setting in chosen(list(settings(given)), given.only):
         setting = changed(setting, given)
         print(f"\n{setting.name}: {setting.samples} targets", flush=True)
         folder = ifv.Run(None if given.work is None else given.work / setting.slug)
@@ -115,11 +115,18 @@ def main(
         draw(given.out, kept)
         if outcome.cases:
             print(f"\n{report.table(cases)}", flush=True)
-    if not kept:
-        raise SystemExit(f"expected names of cases behind --only, got {' '.join(given.only)}")
-    print(report.similarities(cases))
+    if said := report.similarities(cases):
+        print(said)
     seconds = time.monotonic() - began
     print(f"\n{seconds:.0f} s; wrote {given.out / summary.FILE} and the pictures beside it")
+
+
+def chosen(settings: Sequence[Setting], only: Sequence[str] | None) -> list[Setting]:
+    """The settings whose names follow --only, or all."""
+    names = [setting.name for setting in settings]
+    if unknown := set(only or ()) - set(names):
+        raise SystemExit(f"expected names among {names} behind --only, got {sorted(unknown)}")
+    return [setting for setting in settings if not only or setting.name in only]
 
 
 def changed(setting: Setting, options: argparse.Namespace) -> Setting:

@@ -16,7 +16,7 @@ from benchmarks.start import start
 
 
 def notes(setting: Setting, options: argparse.Namespace) -> dict[str, float]:
-    """Of one of the paper's layers: what the inversion of one image needs, for the report."""
+    """The memory that inverting one image takes, for a setting of one of the paper's layers."""
     path = getattr(options, TABLE_1[setting.name].weights)
     return {"peak_gib_of_inverting_one_image": peak(invert_one, setting.name, path)}
 

@@ -17,7 +17,7 @@ from models.network import Network
 
 
 class Functions(NamedTuple):
-    """What is computed of a layer. Make it once: the functions carry what is compiled."""
+    """The functions that are computed of a layer. Make them once: they carry compiled programs."""
 
     variables: Any
     response: ifv.Response
@@ -92,7 +92,7 @@ SRNET = DNDE._replace(
 TABLE_1 = {layer.name: layer for layer in (GN4C, DNCL, DNDE, SRNET)}
 
 REOPTIMIZATION_STEPS = 500
-"""Of Adam, where a prediction is verified."""
+"""Adam steps by which a prediction is verified."""
 
 
 def functions(

@@ -109,9 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     start()
     cases = []
-    for setting in demo.settings(options):
-        if options.only and setting.name not in options.only:
-            continue
+    for setting in harness.chosen(list(demo.settings(options)), options.only):
         setting = harness.changed(setting, options)
         measured = measure(setting, options.work / setting.layer)
         print(f"\n{setting.name}: median angle in degrees\n{table(measured)}", flush=True)

@@ -13,7 +13,7 @@ from PIL import Image
 import ifv_jax as ifv
 from benchmarks.report import Estimate, angles, status
 from benchmarks.setting import Setting, slug
-from benchmarks.stages import Found
+from benchmarks.stages import DIRECTIONS, Found
 
 FILE = "records.npz"
 MOST = 16  # images kept of a setting, the first ones
@@ -21,7 +21,7 @@ SIDE = 160  # their largest height and width in pixels; larger ones are kept sma
 
 
 class Recovered(NamedTuple):
-    """What one estimator made of the targets; there is a case of the summary for each."""
+    """The result of one estimator. The summary has a case for each."""
 
     estimator: str
     predicted: np.ndarray  # (samples, n)
@@ -46,7 +46,7 @@ class Recovered(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What one setting gave."""
+    """The result of one setting."""
 
     name: str
     network: str
@@ -65,12 +65,12 @@ class Record(NamedTuple):
 
     @property
     def best(self) -> Recovered:
-        """What the best estimator made of it."""
+        """The result of the best estimator."""
         return self.recovered[-1]
 
 
 def record(setting: Setting, found: Found, estimates: Sequence[Estimate]) -> Record:
-    """What is kept of a setting."""
+    """Reduces the result of a setting to what pictures need."""
     n = found.targets.shape[1]
     return Record(
         name=setting.name,
@@ -89,7 +89,6 @@ def _recovered(setting: Setting, found: Found, estimate: Estimate) -> Recovered:
     predictions, verified = estimate.predictions, estimate.verified
     space = estimate.space or ifv.full_space(found.targets.shape[1])
     ssim = verified.ssim if verified else {}
-    whos = ("predicted", "target", "response", "random")
     return Recovered(
         estimator=estimate.estimator,
         predicted=np.asarray(predictions.objective),
@@ -99,7 +98,7 @@ def _recovered(setting: Setting, found: Found, estimate: Estimate) -> Recovered:
         basis=space.basis,
         complement=space.complement,
         **{f"angle_{who}": each for who, each in angles(setting, found, estimate).items()},
-        **{f"ssim_{who}": np.asarray(ssim.get(who, ())) for who in whos},
+        **{f"ssim_{who}": np.asarray(ssim.get(who, ())) for who in DIRECTIONS},
     )
 
 
@@ -136,7 +135,7 @@ def save(folder: Path, records: Sequence[Record]) -> Path:
 
 
 def load(folder: Path) -> list[Record]:
-    """What `save` wrote."""
+    """Reads the records that `save` wrote."""
     with np.load(folder / FILE, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
 

@@ -1,4 +1,4 @@
-"""What an experiment reports: a case for each estimator, and the table of them."""
+"""The report of an experiment: a case for each estimator, and the table of all cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 import ifv_jax as ifv
 from benchmarks.estimators import ESTIMATORS, titled
 from benchmarks.setting import Setting
-from benchmarks.stages import Array, Found, Verified, random_targets
+from benchmarks.stages import DIRECTIONS, Array, Found, Verified, random_targets
 from benchmarks.summary import spread
 from ifv_jax.status import usable
 
 
 class Estimate(NamedTuple):
-    """What one estimator made of a setting."""
+    """The result of one estimator for a setting."""
 
     estimator: str  # its name
     predictions: ifv.Predictions
@@ -108,7 +108,7 @@ def to_case(setting: Setting, found: Found, estimate: Estimate) -> Case:
         angle_deg={who: spread(each) for who, each in measured.items()},
         angle_valid_deg={who: spread(each[valid]) for who, each in measured.items()},
         live_floor_deg=spread(np.degrees(np.arcsin(np.sqrt(np.clip(silent, 0, 1))))),
-        ssim={who: spread(each) for who, each in (verified.ssim if verified else {}).items()},
+        ssim={who: spread(verified.ssim[who]) for who in DIRECTIONS} if verified else {},
         coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
         seconds={
             "visualize": _seconds(found.seconds),

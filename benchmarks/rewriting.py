@@ -99,7 +99,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 
 
 def gradient(function: Callable) -> Callable:
-    """Of (variables, images): of a sum over what the network says."""
+    """(variables, images) -> the gradient of a sum over activations with respect to the images."""
     return jax.grad(lambda variables, x: jnp.sum(jnp.sin(function(variables, x))), argnums=1)
 
 

@@ -1,7 +1,4 @@
-"""What an experiment varies: a layer of a network, its targets, how they are optimized and found.
-
-A setting is a value. `harness.run` computes it.
-"""
+"""A setting is a value that says what is measured; `harness.run` measures it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -19,7 +16,7 @@ CLOSED_FORM, OFF_KINKS = "closed_form", "closed_form_off_kinks"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """A layer, its targets, how images are optimized for them, and how targets are estimated.
 
     Attributes:
       name: of the case, in tables and titles.
@@ -78,7 +75,7 @@ class Setting:
 
     @property
     def aggregation_name(self) -> str:
-        """What the aggregation is called in the report."""
+        """The name of the aggregation in the report."""
         return getattr(self.aggregation, "__name__", "unnamed")
 
     @property
@@ -91,7 +88,7 @@ class Setting:
         return {**keys, "kinks": jax.random.fold_in(keys["random"], 1)}
 
     def functions(self) -> networks.Functions:
-        """What is computed; make it once."""
+        """Response and objective; make them once."""
         return networks.functions(
             self.network,
             self.layer,

@@ -1,4 +1,4 @@
-"""A setting's critical space by Algorithm 1, and what its complement U is made of."""
+"""The critical space of a setting by Algorithm 1, and a description of its complement U."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +36,7 @@ def find(setting: Setting, found: Found, evidence: Evidence) -> tuple[ifv.Choice
 
 
 def describe(setting: Setting, space: ifv.CriticalSpace) -> dict:
-    """What U is made of: for logits beside the directions that are expected, else by its axes."""
+    """Compares U with the directions expected for logits; describes it by its axes elsewhere."""
     count = space.complement.shape[1]
     if not count:
         return {}

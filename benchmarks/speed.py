@@ -90,7 +90,7 @@ class Inversion(NamedTuple):
 
 
 def inversion(work: Functions, v: Any) -> Inversion:
-    """Of the samples v (batch, ...)."""
+    """Inverts the samples v (batch, ...)."""
     count = len(jax.tree.leaves(v)[0])
 
     def find() -> ifv.Jacobian:

@@ -12,10 +12,11 @@ from benchmarks.networks import Functions
 from benchmarks.setting import Setting
 
 Array = Any  # of JAX while computing, of NumPy when read back from a checkpoint
+DIRECTIONS = ("predicted", "target", "response", "random")  # that a prediction is verified by
 
 
 class Found(NamedTuple):
-    """What Feature Visualization found for each target, batch axis first."""
+    """The result of Feature Visualization for each target, batch axis first."""
 
     targets: Array  # (samples, n)
     v: Array  # parameters of the images
@@ -46,7 +47,7 @@ def visualize(setting: Setting, functions: Functions, run: ifv.Run) -> Found:
         )
 
     began = start_clock(run, "visualize")
-    # Also where all is there: what is read back is checked against the network as it is.
+    # Also called if everything is in `run`: it checks that this is the job of this network.
     found = ifv.visualize(
         objective,
         variables,
@@ -73,12 +74,13 @@ def verify(
 ) -> Verified:
     """SSIM of the first samples after re-optimizing for prediction, target, response, random."""
     first = slice(0, min(setting.reoptimized, len(found.targets)))
-    directions = {
-        "predicted": jnp.asarray(predictions.objective[first]),
-        "target": jnp.asarray(found.targets[first]),
-        "response": _unit(jnp.asarray(found.response[first])),
-        "random": random_targets(setting, found)[first],
-    }
+    rows = (
+        jnp.asarray(predictions.objective[first]),
+        jnp.asarray(found.targets[first]),
+        _unit(jnp.asarray(found.response[first])),
+        random_targets(setting, found)[first],
+    )
+    directions = dict(zip(DIRECTIONS, rows, strict=True))
     run = run.part("verify", (directions, found.v[first], setting.reoptimization_steps))
 
     def compute() -> Verified:
@@ -102,7 +104,7 @@ def verify(
 
 
 def random_targets(setting: Setting, found: Found) -> jax.Array:
-    """What a prediction is to beat, (samples, n)."""
+    """Random objectives (samples, n), which a prediction must beat."""
     count, n = found.targets.shape
     return ifv.random_targets(setting.keys["random"], count, features=n)
 

@@ -61,7 +61,7 @@ def problem(case: str, shape: tuple[int, ...], features: int) -> tuple[np.ndarra
 
 
 def norm(j: np.ndarray) -> float:
-    """Of a large float32 matrix (n, m), row by row: one sum of all squares would lose digits."""
+    """The norm of a large float32 matrix (n, m), summed row by row so that no digits are lost."""
     return float(np.linalg.norm(np.linalg.norm(j, axis=1).astype(float)))
 
 
@@ -98,7 +98,7 @@ def ours(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
 
 
 def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
-    """The same by `torch_fv`."""
+    """The same measurements by `torch_fv`."""
     import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks import torch_fv

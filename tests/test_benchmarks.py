@@ -13,11 +13,13 @@ import pytest
 
 import ifv_jax as ifv
 from benchmarks import (
+    command_line,
     demo,
     densenet,
     estimators,
     figures,
     harness,
+    memory,
     records,
     report,
     spaces,
@@ -288,6 +290,20 @@ def test_thumbnails():
     (image,) = records.thumbnails(geometry)
     np.testing.assert_array_equal(image[0, 0], (128, 128, 255))
     np.testing.assert_array_equal(image[1, 1], (255, 255, 255))
+
+
+def test_memory_is_that_of_another_process(setting, monkeypatch):
+    assert 0.05 < memory.peak(jnp.ones, 3) < 4
+    monkeypatch.setattr(memory, "peak", lambda *arguments: arguments)
+    (asked,) = memory.notes(replace(setting, name="DNcl"), Namespace(densenet="here")).values()
+    assert asked == (memory.invert_one, "DNcl", "here")
+
+
+def test_one_command_line_for_all_scripts():
+    options = command_line.parse("Doc.", ["--work", "here"], "seed", "work", more={"default": 2})
+    assert vars(options) == {"seed": 0, "work": Path("here"), "more": 2}
+    options = command_line.parse("Doc.", ["--seed", "4"], seed={"default": 3})
+    assert options.seed == 4
 
 
 def test_the_papers_layers():
