@@ -12,7 +12,6 @@ that part is left out, and the script says so. Takes about ten minutes on two CP
 Writes results/endurance/summary.json. Bar: all cases hold.
 """
 
-import argparse
 import random
 import shutil
 import signal
@@ -30,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import ifv_jax as ifv
-from benchmarks import report
+from benchmarks import summary
+from benchmarks.command_line import parse
 from benchmarks.start import start
 
 SIZES_KIB = (8, 32, 96, 192, 384, 768)
@@ -128,8 +128,10 @@ def _begin(folder: Path) -> subprocess.Popen:
     (folder / "started").unlink(missing_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.endurance", "--work", str(folder)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (folder / "started").exists() and process.poll() is None:
         time.sleep(0.01)
     return process
@@ -238,13 +240,15 @@ def _flip(folder: Path, rng: random.Random) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--flips", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/endurance"))
-    parser.add_argument("--work", type=Path, help="only run the job, in this folder")
-    options = parser.parse_args(arguments)
+    options = parse(
+        __doc__,
+        arguments,
+        "seed",
+        kills={"type": int, "default": 50, "help": "processes killed"},
+        flips={"type": int, "default": 20, "help": "bits flipped"},
+        work={"help": "only run the job, in this folder"},
+        out={"default": Path("results/endurance")},
+    )
     start()
     if options.work is not None:
         (options.work / "started").touch()
@@ -253,17 +257,18 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.monotonic()
     rng = random.Random(options.seed)
     whole = job(None)
-    found = [
-        killed(options.kills, rng, whole), filled(whole), flipped(options.flips, rng, whole),
-    ]  # fmt: skip
-    held = [one for one in found if one is not None]
-    options.out.mkdir(parents=True, exist_ok=True)
-    content = {
-        "cases": [one._asdict() for one in held],
-        "seed": options.seed,
-        "seconds": round(time.monotonic() - began),
-    }
-    path = report.write(options.out, content)
+    tried = (
+        killed(options.kills, rng, whole),
+        filled(whole),
+        flipped(options.flips, rng, whole),
+    )
+    held = [one for one in tried if one is not None]
+    path = summary.write(
+        options.out,
+        [one._asdict() for one in held],
+        seed=options.seed,
+        seconds=round(time.monotonic() - began),
+    )
     cases = sum(one.cases for one in held)
     good = sum(one.same_bits + one.refused for one in held)
     print(f"{good} of {cases} held; wrote {path}")

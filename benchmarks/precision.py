@@ -1,6 +1,6 @@
 """What products of rounded factors do to the recovered angle: float32, TF32 and bfloat16.
 
-    python -m benchmarks.precision [--network cifar10] [--out FOLDER]
+    python -m benchmarks.precision [--densenet cifar10]
 
 The demo's two layers. Feature Visualization and the Jacobian each run with the factors of all of
 the network's products and convolutions rounded as a GPU's tensor cores round them, forwards and
@@ -9,7 +9,6 @@ The rounding is done explicitly, so that the result is the same on every machine
 `results/`: the same command goes on where it was stopped.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax.extend import core
 
 import ifv_jax as ifv
-from benchmarks import cases, demo, experiment, report
+from benchmarks import demo, harness, spaces, stages, summary
+from benchmarks.command_line import parse
+from benchmarks.estimators import Evidence, gather, solve
+from benchmarks.report import Estimate, angles
+from benchmarks.setting import CLOSED_FORM, Setting
 from benchmarks.start import start
 from ifv_jax.engine.rewriting import rewritten
 
@@ -39,8 +43,8 @@ def rounded_products(apply: Callable[..., Any], bits: int) -> Callable[..., Any]
 
     # The gradient is rounded as a program of its own: a network may have written it by hand.
     def forward(variables, images):
-        linearize = rewritten(lambda x: jax.vjp(partial(apply, variables), x), replacement)
-        return linearize(images)
+        program = rewritten(lambda x: jax.vjp(partial(apply, variables), x), replacement)
+        return program(images)
 
     def backward(pull, cotangent):
         return None, *rewritten(lambda pull, g: pull(g), replacement)(pull, cotangent)
@@ -50,7 +54,7 @@ def rounded_products(apply: Callable[..., Any], bits: int) -> Callable[..., Any]
     return rounded
 
 
-def with_rounding(setting: experiment.Setting, bits: int) -> experiment.Setting:
+def with_rounding(setting: Setting, bits: int) -> Setting:
     """The setting whose network has rounded products up to its layer."""
     apply = rounded_products(partial(setting.network.apply, upto=setting.layer), bits)
     network = setting.network._replace(
@@ -59,66 +63,66 @@ def with_rounding(setting: experiment.Setting, bits: int) -> experiment.Setting:
     return replace(setting, network=network)
 
 
-def measure(setting: experiment.Setting, work: Path) -> dict[str, dict[str, dict]]:
+def measure(setting: Setting, work: Path) -> dict[str, dict[str, dict]]:
     """Angles in degrees: {precision of FV: {precision of J: spread over the targets}}."""
     settings = {name: with_rounding(setting, bits) for name, bits in MANTISSA_BITS.items()}
-    functions = {name: experiment.make(one) for name, one in settings.items()}
+    functions = {name: one.functions() for name, one in settings.items()}
+    runs = {name: one.part(ifv.Run(work / name)) for name, one in settings.items()}
     found = {
-        name: experiment.measure(one, *functions[name], one.part(ifv.Run(work / name)))
-        for name, one in settings.items()
+        name: stages.visualize(one, functions[name], runs[name]) for name, one in settings.items()
     }
     space = None
     if setting.critical:
-        space = cases.find_space(setting, found["float32"])[0].space
-    angles: dict[str, dict[str, dict]] = {}
-    for climbed, measured in found.items():
-        angles[climbed] = {}
-        for name, (response, _) in functions.items():
-            data = ifv.linearize_all(response, setting.network.variables, measured.v)
-            seen = measured._replace(response=data.response, gram=data.gram)
-            predictions = experiment.predict(setting, seen, space)
-            each = cases.angles(setting, seen, predictions, space)
-            angles[climbed][name] = report.spread(each["predicted"])
-    return angles
+        exact = "float32"
+        evidence = gather(settings[exact], functions[exact], found[exact], runs[exact])
+        space = spaces.find(setting, found[exact], evidence)[0].space
+    measured: dict[str, dict[str, dict]] = {}
+    for climbed, images in found.items():
+        measured[climbed] = {}
+        for name, (variables, response, _) in functions.items():
+            data = ifv.linearize_all(response, variables, images.v)
+            seen = Evidence(data.response, data.gram, np.asarray(np.nan))
+            predictions = solve(setting, seen, space)
+            estimate = Estimate(CLOSED_FORM, predictions, space, None, None, {})
+            each = angles(setting, images, estimate)
+            measured[climbed][name] = summary.spread(each["predicted"])
+    return measured
 
 
-def table(angles: dict[str, dict[str, dict]]) -> str:
+def table(measured: dict[str, dict[str, dict]]) -> str:
     """Medians: rows are the precision of FV, columns that of J."""
     lines = [f"{'FV / J':<12}" + "".join(f"{name:>12}" for name in MANTISSA_BITS)]
-    for name, row in angles.items():
+    for name, row in measured.items():
         lines.append(f"{name:<12}" + "".join(f"{each['median']:>12.3f}" for each in row.values()))
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--network", default="cifar10", help="see densenet.load")
-    parser.add_argument("--adam-steps", type=int, default=demo.CONFIG.adam_steps)
-    parser.add_argument("--lbfgs-steps", type=int, default=demo.CONFIG.lbfgs_steps)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/precision"))
-    parser.add_argument("--work", type=Path, default=Path("results/precision"))
-    options = parser.parse_args(arguments)
+    options = parse(
+        __doc__,
+        arguments,
+        *("only", "samples", "adam_steps", "lbfgs_steps", "seed"),
+        densenet={"default": "cifar10"},
+        out={"default": Path("benchmarks/results/precision")},
+        work={"default": Path("results/precision")},
+    )
     start()
-    found = {}
-    for setting in demo.settings(options.network, options.seed):
-        config = replace(
-            setting.config, adam_steps=options.adam_steps, lbfgs_steps=options.lbfgs_steps
-        )
-        setting = replace(setting, config=config)
-        found[setting.name] = measure(setting, options.work / setting.layer)
-        print(
-            f"\n{setting.name}: median angle in degrees\n{table(found[setting.name])}", flush=True
-        )
-        content = {
-            "angle_deg_by_fv_and_jacobian": found,
-            "network": Path(options.network).stem,
+    cases = []
+    for setting in harness.chosen(list(demo.settings(options)), options.only):
+        setting = harness.changed(setting, options)
+        measured = measure(setting, options.work / setting.layer)
+        print(f"\n{setting.name}: median angle in degrees\n{table(measured)}", flush=True)
+        about = {
+            "name": setting.name,
+            "network": setting.network_name,
             "samples": setting.samples,
-            "seed": options.seed,
-            "steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
+            "seed": setting.seed,
+            "adam_steps": setting.config.adam_steps,
+            "lbfgs_steps": setting.config.lbfgs_steps,
         }
-        report.write(options.out, content)
+        cases.append(about | {"angle_deg_by_fv_and_jacobian": measured})
+        summary.write(options.out, cases)
 
 
 if __name__ == "__main__":

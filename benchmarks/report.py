@@ -1,20 +1,30 @@
-"""`summary.json`: the one form in which every script reports, and the table it prints."""
+"""The report of an experiment: a case for each estimator, and the table of all cases."""
 
-import datetime
-import json
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
-from models.provenance import commit, cores, processor
+import ifv_jax as ifv
+from benchmarks.estimators import ESTIMATORS, titled
+from benchmarks.setting import Setting
+from benchmarks.stages import DIRECTIONS, Array, Found, Verified, random_targets
+from benchmarks.summary import spread
+from ifv_jax.status import usable
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "jaxopt", "numpy", "scipy", "orbax-checkpoint")
-CLOSED_FORM, OFF_KINKS = "closed_form", "closed_form_off_kinks"  # estimators
+
+class Estimate(NamedTuple):
+    """The result of one estimator for a setting."""
+
+    estimator: str  # its name
+    predictions: ifv.Predictions
+    space: ifv.CriticalSpace | None  # that was searched; None: all of feature space
+    seconds: Array | None  # for all samples; None: not known
+    verified: Verified | None
+    notes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,75 +58,72 @@ class Case:
     seconds: dict
     notes: dict
 
-    @property
-    def off_kinks(self) -> bool:
-        """Whether directions across kinks were left out."""
-        return self.estimator == OFF_KINKS
 
-
-def spread(values) -> dict:
-    """Median, 90th percentile and number of the finite values."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return {"median": None, "p90": None, "count": 0}
-    median, p90 = np.quantile(values, [0.5, 0.9])
-    return {"median": round(float(median), 4), "p90": round(float(p90), 4), "count": values.size}
-
-
-def ratio(a: list[float], b: list[float]) -> dict[str, float]:
-    """a / b of paired measurements: median, 10th and 90th percentile."""
-    values = np.asarray(a) / np.asarray(b)
-    p10, median, p90 = np.quantile(values, [0.1, 0.5, 0.9])
+def angles(setting: Setting, found: Found, estimate: Estimate) -> dict[str, np.ndarray]:
+    """Angular distances to the targets on the space, (samples,) each; invalid samples are 90."""
+    targets = jnp.asarray(found.targets)
+    distance = partial(ifv.angular_distance, space=estimate.space)
+    valid = jnp.asarray(found.status) == ifv.Status.OK
+    predicted = jnp.where(valid[:, None], jnp.asarray(estimate.predictions.objective), 0)
     return {
-        name: round(float(value), 3)
-        for name, value in (("median", median), ("p10", p10), ("p90", p90))
+        "predicted": np.asarray(distance(predicted, targets)),
+        "response": np.asarray(distance(jnp.asarray(found.response), targets)),
+        "random": np.asarray(distance(random_targets(setting, found), targets)),
     }
 
 
-def rounded(tree, digits: int = 4):
-    """Every float of a nested dict to so many significant digits."""
-    if isinstance(tree, dict):
-        return {name: rounded(value, digits) for name, value in tree.items()}
-    return float(f"{tree:.{digits}g}") if isinstance(tree, float) else tree
+def status(found: Found, predictions: ifv.Predictions) -> np.ndarray:
+    """(samples,) int8: that of Feature Visualization where it failed, else the prediction's."""
+    return np.where(
+        np.asarray(found.status) != ifv.Status.OK, found.status, np.asarray(predictions.status)
+    )
 
 
-def environment() -> dict:
-    """The machine, the versions and the commit that produced the numbers."""
-    device = jax.devices()[0]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": len(jax.devices()),
-        "hardware": processor() if device.platform == "cpu" else device.device_kind,
-        "cpu_cores": cores(),
-        "memory_gib": _memory_gib(),
-    }
-
-
-def _memory_gib() -> float | None:
-    try:
-        kib = int(Path("/proc/meminfo").read_text().split()[1])
-    except (OSError, ValueError):
-        return None
-    return round(kib / 2**20, 1)
-
-
-def write(folder: Path, content: dict) -> Path:
-    """Writes `content` and the environment to `folder`/summary.json and returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "summary.json"
-    content = content | {"environment": environment()}
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    return path
-
-
-def write_cases(folder: Path, cases: Sequence[Case]) -> Path:
-    """`write` for the experiments, whose tables are of one form."""
-    return write(folder, {"cases": [asdict(case) for case in cases]})
+def to_case(setting: Setting, found: Found, estimate: Estimate) -> Case:
+    """The numbers of one estimator."""
+    predictions, verified = estimate.predictions, estimate.verified
+    measured = angles(setting, found, estimate)
+    statuses = status(found, predictions)
+    valid = np.asarray(usable(statuses))
+    undetermined = np.asarray(predictions.undetermined)
+    silent = np.sum(np.asarray(found.targets) ** 2 * undetermined, axis=1)
+    profile = ifv.coefficients(predictions.left_vectors, jnp.asarray(found.targets))
+    n = found.targets.shape[1]
+    return Case(
+        name=setting.name,
+        network=setting.network_name,
+        layer=setting.layer,
+        features=n,
+        space_dim=n if estimate.space is None else estimate.space.basis.shape[1],
+        aggregation=setting.aggregation_name,
+        parametrization=setting.parametrization_name,
+        cosine_power=setting.cosine_power,
+        estimator=estimate.estimator,
+        source="image",
+        samples=len(found.targets),
+        seed=setting.seed,
+        adam_steps=setting.config.adam_steps,
+        lbfgs_steps=setting.config.lbfgs_steps,
+        status_counts=ifv.status_counts(statuses),
+        angle_deg={who: spread(each) for who, each in measured.items()},
+        angle_valid_deg={who: spread(each[valid]) for who, each in measured.items()},
+        live_floor_deg=spread(np.degrees(np.arcsin(np.sqrt(np.clip(silent, 0, 1))))),
+        ssim={who: spread(verified.ssim[who]) for who in DIRECTIONS} if verified else {},
+        coefficients=[round(float(a), 5) for a in np.asarray(profile)[valid].mean(axis=0)],
+        seconds={
+            "visualize": _seconds(found.seconds),
+            "invert": _seconds(estimate.seconds),
+            "reoptimize": _seconds(verified.seconds if verified else None),
+        },
+        notes={
+            "residual": spread(predictions.residual),
+            "gap": spread(predictions.gap),
+            "significance": spread(found.significance),
+            "live_features": spread((~undetermined).sum(axis=1)),
+            **ESTIMATORS[estimate.estimator].notes(setting),
+            **estimate.notes,
+        },
+    )
 
 
 def table(cases: Sequence[Case]) -> str:
@@ -129,9 +136,25 @@ def table(cases: Sequence[Case]) -> str:
             f"{angle[who]['median']:.2f} {angle[who]['p90']:>6.2f}"
             for who in ("predicted", "response")
         ]
-        name = case.name + (", off kinks" if case.off_kinks else "")
+        name = titled(case.name, case.estimator)
         lines.append(
             f"{name:<42}{case.samples:>8}{case.space_dim:>5}{cells[0]:>19}{cells[1]:>19}"
             f"{angle['random']['median']:>9.2f}"
         )
     return "\n".join([*lines, "angles in degrees, over all sampled targets"])
+
+
+def similarities(cases: Sequence[Case]) -> str:
+    """SSIM after re-optimizing, a line for each case that was verified."""
+    lines = []
+    for case in cases:
+        parts = [f"{who} {each['median']:.3f}" for who, each in case.ssim.items()]
+        if parts:
+            lines.append(
+                f"similarity to itself after re-optimizing ({case.name}): {', '.join(parts)}"
+            )
+    return "\n".join(lines)
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None or np.isnan(value) else round(float(value), 1)

@@ -1,6 +1,6 @@
 """What the rewriting of `ifv_jax/engine/rewriting.py` gains or costs on networks of many kinds.
 
-    python -m benchmarks.rewriting [--out FOLDER]
+    python -m benchmarks.rewriting
 
 Seconds of a gradient with respect to the images, rewritten over as written: inside a compiled loop,
 as in Feature Visualization, and called by itself, as for a row of a Jacobian (where XLA may share a
@@ -9,7 +9,6 @@ begins in turn; each is the fastest of a few runs, since a run takes millisecond
 rewriting pays; the aim is at most 1.03 anywhere.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks import report, workloads
+from benchmarks import speed, summary
+from benchmarks.command_line import parse
 from benchmarks.start import start
 from ifv_jax.engine.rewriting import on_cpu
 
@@ -75,6 +75,8 @@ class Classifier(nn.Module):
 
 
 conv = partial(nn.Conv, 32, (3, 3))
+halved = partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+smeared = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
 NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "Flax's MNIST example": (Classifier(), (1, 28, 28, 3)),
     "3x3": (Net(conv), (1, 48, 48, 3)),
@@ -89,17 +91,15 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "transposed": (Net(partial(nn.ConvTranspose, 32, (3, 3), (2, 2)), depth=1), (1, 32, 32, 3)),
     "1-D": (Net(partial(nn.Conv, 32, (9,)), dimensions=1), (1, 2048, 3)),
     "3-D": (Net(partial(nn.Conv, 16, (3, 3, 3)), 16, 3, 2), (1, 16, 16, 16, 3)),
-    "max pool 2, stride 2": (
-        Net(lambda: lambda x: nn.max_pool(x, (2, 2), (2, 2)), depth=2), (1, 96, 96, 3)),
-    "max pool 3, stride 1": (
-        Net(lambda: lambda x: nn.max_pool(x, (3, 3), padding="SAME")), (1, 48, 48, 3)),
+    "max pool 2, stride 2": (Net(lambda: halved, depth=2), (1, 96, 96, 3)),
+    "max pool 3, stride 1": (Net(lambda: smeared), (1, 48, 48, 3)),
     "checkpoint": (Net(lambda: nn.remat(nn.Conv)(32, (3, 3))), (1, 48, 48, 3)),
     "scan": (Scanned(), (1, 48, 48, 3)),
-}  # fmt: skip
+}
 
 
 def gradient(function: Callable) -> Callable:
-    """Of (variables, images): of a sum over what the network says."""
+    """(variables, images) -> the gradient of a sum over activations with respect to the images."""
     return jax.grad(lambda variables, x: jnp.sum(jnp.sin(function(variables, x))), argnums=1)
 
 
@@ -136,33 +136,34 @@ def compare(
     seconds = {name: [] for name in runs}
     for i in range(repeats):
         for name in list(runs)[:: 1 if i % 2 else -1]:
-            seconds[name].append(workloads.timed(partial(runs[name], variables, images), RUNS)[0])
+            seconds[name].append(speed.timed(partial(runs[name], variables, images), RUNS)[0])
     found = {name: 1e3 * float(np.median(s)) / STEPS for name, s in seconds.items()}
-    return found | {"ratio": report.ratio(seconds["rewritten"], seconds["as_written"])}
+    return found | {"ratio": summary.ratio(seconds["rewritten"], seconds["as_written"])}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rewriting"))
-    options = parser.parse_args(arguments)
+    options = parse(
+        __doc__,
+        arguments,
+        repeats={"default": 7},
+        only={"choices": list(NETWORKS), "default": list(NETWORKS)},
+        out={"default": Path("benchmarks/results/rewriting")},
+    )
     start()
-    found = {}
-    for name, (module, shape) in NETWORKS.items():
-        found[name] = {
+    cases = []
+    for name in options.only:
+        module, shape = NETWORKS[name]
+        found = {
             how.__name__: compare(how, module, shape, options.repeats)
             for how in (in_a_loop, by_itself)
         }
-        for how, each in found[name].items():
+        for how, each in found.items():
             cells = [f"{key} {each[key]:8.3f} ms" for key in ("as_written", "rewritten")]
             ratio = " ".join(f"{key} {value:.3f}" for key, value in each["ratio"].items())
             print(f"{name:<22}{how:<11}{'   '.join(cells)}   ratio {ratio}", flush=True)
-    content = {
-        "milliseconds_a_step": report.rounded(found),
-        "repeats": options.repeats,
-    }
-    report.write(options.out, content)
+        cases.append({"name": name, "milliseconds_a_step": summary.rounded(found)})
+    summary.write(options.out, cases, repeats=options.repeats)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every script does first: use all cores, remember compiled programs, say what is going on."""
+"""The start of every script: use all cores, keep compiled programs, print log messages."""
 
 import logging
 import os

@@ -20,7 +20,7 @@ def max_mean(features: torch.Tensor) -> torch.Tensor:
 
 
 def response(network: Callable, v: torch.Tensor) -> torch.Tensor:
-    """Of a network that aggregates its features: v (B, 3, H, W), any real -> (B, n)."""
+    """v (B, 3, H, W), any real numbers -> aggregated features (B, n)."""
     return network(torch.sigmoid(v))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks import torch_googlenet
+from benchmarks.networks import TABLE_1
 from benchmarks.torch_densenet import TorchDenseNet
 from benchmarks.torch_fv import max_mean
 from models import densenet_porting, porting
@@ -22,13 +23,12 @@ class TorchNetwork(NamedTuple):
     features: int
 
 
-def network(workload: str, path: str) -> TorchNetwork:
+def network(layer_name: str, path: str) -> TorchNetwork:
     """GN4c, DNde or DNcl, channels last, weights frozen."""
-    arrays = porting.read_state_dict(path)
-    if workload == "GN4c":
+    arrays, layer = porting.read_state_dict(path), TABLE_1[layer_name].tap
+    if layer_name == "GN4c":
         net = torch_googlenet.networks("bvlc", arrays)
         net.arrays = {key: _last(value) for key, value in net.arrays.items()}
-        layer = "inception4c"
         return TorchNetwork(
             lambda x: max_mean(torch_googlenet.forward(net, x, layer)[layer]), 224, 512
         )
@@ -43,7 +43,6 @@ def network(workload: str, path: str) -> TorchNetwork:
         for x in (densenet_porting.DICE_MEAN, densenet_porting.DICE_STD)
     )
     # Behind dense block 3 the head is computed, too, but costs next to nothing.
-    layer = {"DNde": "dense3", "DNcl": "logits"}[workload]
 
     def apply(images: torch.Tensor) -> torch.Tensor:
         features = module((images - mean) / std)[layer]

@@ -20,25 +20,31 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks import report, workloads
+from benchmarks import speed, summary
+from benchmarks.command_line import parse
+from benchmarks.networks import TABLE_1
 from benchmarks.start import start
 from models.provenance import commit
 
 
-class Case(NamedTuple):
-    """A layer, see `workloads.load`, whose weights an option names, and a batch."""
+class Race(NamedTuple):
+    """A layer of `networks.TABLE_1`, and a batch."""
 
-    workload: str
-    option: str
+    layer: str
     batch: int
-    inverted: bool  # one case of each layer does
+    inverted: bool  # one race of each layer does
+
+    @property
+    def option(self) -> str:
+        """Which option of the command line says where the weights are."""
+        return TABLE_1[self.layer].weights
 
 
-CASES = {
-    "GN4c, batch 4": Case("GN4c", "googlenet", 4, True),
-    "GN4c, batch 8": Case("GN4c", "googlenet", 8, False),
-    "DNde, batch 16": Case("DNde", "densenet", 16, True),
-    "DNcl, batch 16": Case("DNcl", "densenet", 16, True),
+RACES = {
+    "GN4c, batch 4": Race("GN4c", 4, True),
+    "GN4c, batch 8": Race("GN4c", 8, False),
+    "DNde, batch 16": Race("DNde", 16, True),
+    "DNcl, batch 16": Race("DNcl", 16, True),
 }
 SIDES = ("ours", "pytorch")
 SECONDS = ("adam_step", "lbfgs_step", "jacobian_row", "inversion")
@@ -47,7 +53,7 @@ SECONDS = ("adam_step", "lbfgs_step", "jacobian_row", "inversion")
 def problem(case: str, shape: tuple[int, ...], features: int) -> tuple[np.ndarray, np.ndarray]:
     """(v (batch, H, W, 3), targets (batch, features)), the same on both sides."""
     rng = np.random.default_rng(0)
-    batch = CASES[case].batch
+    batch = RACES[case].batch
     v = 0.01 * rng.standard_normal((batch, *shape))
     t = np.maximum(rng.standard_normal((batch, features)), 0)
     t /= np.linalg.norm(t, axis=1, keepdims=True)
@@ -55,29 +61,31 @@ def problem(case: str, shape: tuple[int, ...], features: int) -> tuple[np.ndarra
 
 
 def norm(j: np.ndarray) -> float:
-    """Of a large float32 matrix (n, m), row by row: one sum of all squares would lose digits."""
+    """The norm of a large float32 matrix (n, m), summed row by row so that no digits are lost."""
     return float(np.linalg.norm(np.linalg.norm(j, axis=1).astype(float)))
 
 
 def ours(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
     """Seconds a sample of each path, and what the sides are compared by."""
     start()
-    work = workloads.load(CASES[case].workload, path)
-    n = work.response.feature_count(work.network.variables)
-    v, t = (jax.numpy.asarray(a) for a in problem(case, work.network.input_shape, n))
+    layer = TABLE_1[RACES[case].layer]
+    network = layer.load(path)
+    work = layer.functions(network)
+    n = work.response.feature_count(work.variables)
+    v, t = (jax.numpy.asarray(a) for a in problem(case, network.input_shape, n))
     batch = len(v)
-    first, found = workloads.timed(lambda: workloads.climb(work, v, t, adam, 0))
-    second, finer = workloads.timed(lambda: workloads.climb(work, v, t, 0, lbfgs))
+    first, found = speed.timed(lambda: speed.climb(work, v, t, adam, 0))
+    second, finer = speed.timed(lambda: speed.climb(work, v, t, 0, lbfgs))
     result: dict[str, Any] = {
         "adam_step": first / adam / batch,
         "lbfgs_step": second / lbfgs / batch,
-        "start": work.objective(work.network.variables, v, t).tolist(),
+        "start": work.objective(work.variables, v, t).tolist(),
         "significance": found.significance.tolist(),
         "lbfgs_significance": finer.significance.tolist(),
     }
-    if CASES[case].inverted:
+    if RACES[case].inverted:
         # A sample a device; PyTorch's two cores share one.
-        inverted = workloads.inversion(work, v[: len(jax.local_devices())])
+        inverted = speed.inversion(work, v[: len(jax.local_devices())])
         result |= {
             "jacobian_row": inverted.jacobian / n,
             "inversion": inverted.jacobian + inverted.solve,
@@ -90,13 +98,13 @@ def ours(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
 
 
 def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
-    """The same by `torch_fv`."""
+    """The same measurements by `torch_fv`."""
     import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks import torch_fv
     from benchmarks.torch_side import network
 
-    net = network(CASES[case].workload, path)
+    net = network(RACES[case].layer, path)
     images, t = problem(case, (net.size, net.size, 3), net.features)
     v = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     t = torch.from_numpy(t)
@@ -106,8 +114,8 @@ def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
         with torch.no_grad():
             return torch_fv.significance(torch_fv.response(net.apply, v), t).tolist()
 
-    first, found = workloads.timed(lambda: torch_fv.adam(net.apply, v, t, adam))
-    second, finer = workloads.timed(lambda: torch_fv.lbfgs(net.apply, v, t, lbfgs))
+    first, found = speed.timed(lambda: torch_fv.adam(net.apply, v, t, adam))
+    second, finer = speed.timed(lambda: torch_fv.lbfgs(net.apply, v, t, lbfgs))
     result: dict[str, Any] = {
         "adam_step": first / adam / batch,
         "lbfgs_step": second / lbfgs / batch,
@@ -115,11 +123,11 @@ def pytorch(case: str, path: str, adam: int, lbfgs: int) -> dict[str, Any]:
         "significance": significance(found),
         "lbfgs_significance": significance(finer),
     }
-    if CASES[case].inverted:
-        jacobian, (r, j) = workloads.timed(  # warm by now: it is the same backward pass
+    if RACES[case].inverted:
+        jacobian, (r, j) = speed.timed(  # warm by now: it is the same backward pass
             lambda: torch_fv.jacobian(net.apply, v[:1]), warm_up=False
         )
-        solve, objective = workloads.timed(lambda: torch_fv.invert(r, j))
+        solve, objective = speed.timed(lambda: torch_fv.invert(r, j))
         result |= {
             "jacobian_row": jacobian / net.features,
             "inversion": jacobian + solve,
@@ -135,7 +143,7 @@ def run_side(side: str, case: str, number: int, options: argparse.Namespace) -> 
     if path.is_file():
         return json.loads(path.read_text())
     command = [sys.executable, "-m", "benchmarks.vs_pytorch", "--side", side, "--case", case]
-    for name in (CASES[case].option, "adam_steps", "lbfgs_steps"):
+    for name in (RACES[case].option, "adam_steps", "lbfgs_steps"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -181,58 +189,64 @@ def check(case: str, found: dict[str, float]) -> None:
 def compare(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Ratios, seconds and agreement of one case."""
     measured = [key for key in SECONDS if key in runs["ours"][0]]
+    times = {side: {key: [one[key] for one in runs[side]] for key in measured} for side in SIDES}
+    ours, theirs = (times[side] for side in SIDES)
     return {
-        "ratio": {key: report.ratio(*([one[key] for one in runs[side]] for side in SIDES))
-                  for key in measured},
+        "ratio": {key: summary.ratio(ours[key], theirs[key]) for key in measured},
         "seconds_a_sample": {
-            side: {key: float(np.median([one[key] for one in runs[side]])) for key in measured}
+            side: {key: float(np.median(each)) for key, each in times[side].items()}
             for side in SIDES
         },
         "agreement": agreement(runs["ours"][0], runs["pytorch"][0]),
         "commits": sorted({one["commit"] for side in SIDES for one in runs[side]}),
-    }  # fmt: skip
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--googlenet", help="BVLC weights, see googlenet.load")
-    parser.add_argument("--densenet", help="the DICE checkpoint, see densenet.load")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--adam-steps", type=int, default=20)
-    parser.add_argument("--lbfgs-steps", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/vs_pytorch"))
-    parser.add_argument("--work", type=Path, default=Path("results/vs_pytorch"))
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    hidden = {"help": argparse.SUPPRESS}
+    options = parse(
+        __doc__,
+        arguments,
+        "googlenet",
+        "densenet",
+        only={"choices": list(RACES), "default": list(RACES)},
+        repeats={"default": 3},
+        adam_steps={"default": 20, "help": "that are measured"},
+        lbfgs_steps={"default": 10, "help": "that are measured"},
+        out={"default": Path("benchmarks/results/vs_pytorch")},
+        work={"default": Path("results/vs_pytorch")},
+        side={"choices": SIDES, **hidden},
+        case={"choices": list(RACES), **hidden},
+    )
     if options.side:
         run = {"ours": ours, "pytorch": pytorch}[options.side]
-        path = getattr(options, CASES[options.case].option)
+        path = getattr(options, RACES[options.case].option)
         result = run(options.case, path, options.adam_steps, options.lbfgs_steps)
         print(json.dumps(result | {"commit": commit()}))
         return
     start()  # for what is said of the machine; the measuring is done by other processes
-    results = {}
-    for name, case in CASES.items():
-        if getattr(options, case.option) is None:
-            print(f"{name}: left out, no --{case.option}", flush=True)
+    cases: list[dict[str, Any]] = []
+    for name in options.only:
+        option = RACES[name].option
+        if getattr(options, option) is None:
+            print(f"{name}: left out, no --{option}", flush=True)
             continue
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for number in range(options.repeats):
             for side in SIDES:
                 runs[side].append(run_side(side, name, number, options))
-        results[name] = report.rounded(compare(runs))
-        print(json.dumps({name: results[name]}, indent=1), flush=True)
-        content = {
-            "cases": results,
-            "repeats": options.repeats,
-            "measured_steps": {"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
-            "torch": version("torch"),
-        }
-        report.write(options.out, content)
-    for name, result in results.items():
-        check(name, result["agreement"])
+        cases.append({"name": name} | summary.rounded(compare(runs)))
+        print(json.dumps(cases[-1], indent=1), flush=True)
+        summary.write(
+            options.out,
+            cases,
+            repeats=options.repeats,
+            measured_steps={"adam": options.adam_steps, "lbfgs": options.lbfgs_steps},
+            torch=version("torch"),
+        )
+    for case in cases:
+        check(case["name"], case["agreement"])
 
 
 if __name__ == "__main__":

@@ -5,42 +5,44 @@ import numpy as np
 import pytest
 
 import ifv_jax as ifv
-from benchmarks import report, timing, vs_pytorch, workloads
-from ifv_jax.engine import network
+from benchmarks import speed, summary, timing, vs_pytorch
+from benchmarks.networks import DNDE, Functions
+from ifv_jax.engine import network as compiled_network
 from models.network import Network
 from tests import networks
 
 
 @pytest.fixture(scope="module")
 def work():
-    network = Network(
-        networks.plain_apply, networks.plain_variables(), networks.SHAPE, ("last",), {}
-    )
-    response, objective = networks.response(), networks.objective()
-    return workloads.Workload(network, response, objective, adam_steps=100, lbfgs_steps=10)
+    return Functions(networks.plain_variables(), networks.response(), networks.objective())
 
 
-def test_a_row_of_the_table(work, monkeypatch):
-    monkeypatch.setattr(workloads, "load", lambda name, path: work)
-    row = timing.measure("tiny", "nowhere", batch=2, adam=4, lbfgs=2, rate=50.0)
+def test_a_row_of_the_table():
+    def apply(variables, images, *, upto):
+        assert upto == "last"
+        return networks.plain_apply(variables, images)
+
+    network = Network(apply, networks.plain_variables(), networks.SHAPE, ("last",), {})
+    layer = DNDE._replace(tap="last", adam_steps=100, lbfgs_steps=10)
+    row = timing.measure(layer, network, batch=2, adam=4, lbfgs=2, rate=50.0)
     assert (row["features"], row["parameters"]) == (networks.FEATURES, 8 * 8 * 3)
     seconds, step = row["seconds_a_sample"], row["seconds_a_step_and_sample"]
     assert all(value > 0 for value in seconds.values())
     assert seconds["fv"] == pytest.approx(100 * step["adam"] + 10 * step["lbfgs"])
     # Two convolutions, forwards and back to their inputs, taps outside of the image left out.
     assert 2 * 2 * 22**2 * (3 + 6) * 8e-9 < row["gflop_a_step"] < 2 * 2 * 24**2 * (3 + 6) * 8e-9
-    assert "tiny" in timing.table({"tiny": row})
+    assert "tiny" in timing.table([{"name": "tiny"} | row])
 
 
 def test_what_is_measured_is_what_the_library_finds(work):
     v = work.response.parametrization.init(jax.random.key(0), 1)
-    measured = workloads.inversion(work, v)
-    expected = ifv.invert(work.response, work.network.variables, v)
+    measured = speed.inversion(work, v)
+    expected = ifv.invert(work.response, work.variables, v)
     np.testing.assert_array_equal(measured.predictions.objective, expected.objective)
 
 
 def test_the_jacobian_compiles_once_and_traces_nothing_twice(work):
-    variables, traced = work.network.variables, []
+    variables, traced = work.variables, []
 
     def apply(variables, images):
         traced.append(1)
@@ -49,15 +51,15 @@ def test_the_jacobian_compiles_once_and_traces_nothing_twice(work):
     response = ifv.make_response(apply, ifv.sigmoid_pixels(networks.SHAPE))
     v = response.parametrization.init(jax.random.key(0), 3)
     ifv.invert(response, variables, v)
-    first, compiled = len(traced), network._pull_back.cache_size()
+    first, compiled = len(traced), compiled_network._pull_back.cache_size()
     other = jax.tree.map(lambda a: 2 * a, variables)
     ifv.invert(response, other, v + 0.1)
     assert len(traced) == first
-    assert network._pull_back.cache_size() == compiled
+    assert compiled_network._pull_back.cache_size() == compiled
 
 
 def test_ratios_are_ours_over_theirs():
-    assert report.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
+    assert summary.ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])["median"] == 1.0
     reached = {"start": [1.0], "significance": [1.0], "lbfgs_significance": [1.0]}
     reached |= {"commit": "abc"}
     runs = {
@@ -91,6 +93,5 @@ def test_sides_that_disagree_are_not_compared():
 
 
 def test_rounding_keeps_the_form():
-    assert report.rounded({"a": {"b": 1.23456, "c": 7}, "d": "x"}) == {
-        "a": {"b": 1.235, "c": 7}, "d": "x"
-    }  # fmt: skip
+    rounded = {"a": {"b": 1.235, "c": 7}, "d": "x"}
+    assert summary.rounded({"a": {"b": 1.23456, "c": 7}, "d": "x"}) == rounded

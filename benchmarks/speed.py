@@ -1,4 +1,4 @@
-"""What is timed: the paper's four layers (its Table 1), and each hot path of one of them, warm."""
+"""How fast each hot path of a layer is, warm, and how fast the machine could be."""
 
 import time
 from collections.abc import Callable
@@ -10,37 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ifv_jax as ifv
-from models import densenet, googlenet, srnet
-from models.network import Network
-
-
-class Workload(NamedTuple):
-    """A layer of a network, and for how many steps the paper optimizes its inputs."""
-
-    network: Network
-    response: ifv.Response
-    objective: ifv.Objective
-    adam_steps: int
-    lbfgs_steps: int
-
-
-def load(name: str, path: str) -> Workload:
-    """GN4c, DNcl, DNde or SRNet, with the weights at `path`."""
-    steps = (800, 300)
-    if name == "GN4c":
-        network, layer, steps = googlenet.load("bvlc", path), "inception4c", (3000, 500)
-    elif name == "SRNet":
-        network, layer = srnet.load(path), "block8"
-    else:
-        network, layer = densenet.load(path), {"DNde": "dense3", "DNcl": "logits"}[name]
-    parametrization = (
-        ifv.geometry_image(network.input_shape[:2], mask="fixed")
-        if name == "SRNet"
-        else ifv.sigmoid_pixels(network.input_shape)
-    )
-    aggregate = ifv.identity if layer == "logits" else ifv.max_mean
-    response = ifv.make_response(partial(network.apply, upto=layer), parametrization, aggregate)
-    return Workload(network, response, ifv.make_objective(response), *steps)
+from benchmarks.networks import Functions
 
 
 def timed(
@@ -61,7 +31,7 @@ def targets(count: int, features: int) -> jax.Array:
     return ifv.sample_targets(jax.random.key(0), count, features=features)
 
 
-def climb(work: Workload, start: Any, t: jax.Array, adam: int, lbfgs: int) -> ifv.Realizations:
+def climb(work: Functions, start: Any, t: jax.Array, adam: int, lbfgs: int) -> ifv.Realizations:
     """FV from `start` (batch, ...) with so many steps."""
     config = ifv.FVConfig(
         adam_steps=adam,
@@ -70,7 +40,7 @@ def climb(work: Workload, start: Any, t: jax.Array, adam: int, lbfgs: int) -> if
         restarts=0,
         steps_per_call=max(adam, lbfgs),
     )
-    variables = work.network.variables
+    variables = work.variables
     return ifv.visualize(
         work.objective, variables, t, jax.random.key(0), config=config, start=start
     )
@@ -82,9 +52,9 @@ def _forward(response: ifv.Response, variables: Any, v: Any):
     return jax.vjp(lambda v: response(variables, v), v)
 
 
-def pull_back(work: Workload, one: Any) -> float:
+def pull_back(work: Functions, one: Any) -> float:
     """Seconds to pull one cotangent back at a single sample; residuals kept, no forward pass."""
-    r, pull = _forward(work.response, work.network.variables, one)
+    r, pull = _forward(work.response, work.variables, one)
     again = jax.jit(lambda pull, cotangent: pull(cotangent))
     cotangent, count = jnp.ones_like(r), 25
 
@@ -95,16 +65,16 @@ def pull_back(work: Workload, one: Any) -> float:
     return timed(several, repeats=2)[0] / count
 
 
-def forward_pass(work: Workload, one: Any) -> float:
+def forward_pass(work: Functions, one: Any) -> float:
     """Seconds of the response at a single sample, with what a pull-back needs."""
-    return timed(lambda: _forward(work.response, work.network.variables, one), repeats=5)[0]
+    return timed(lambda: _forward(work.response, work.variables, one), repeats=5)[0]
 
 
-def jacobian_row(work: Workload, one: Any) -> float:
+def jacobian_row(work: Functions, one: Any) -> float:
     """Seconds a row of J at a single sample, on one device, the forward pass left out."""
     device = jax.local_devices()[:1]
     seconds, jac = timed(
-        lambda: ifv.jacobian(work.response, work.network.variables, one, devices=device), repeats=2
+        lambda: ifv.jacobian(work.response, work.variables, one, devices=device), repeats=2
     )
     return (seconds - forward_pass(work, one)) / jac.response.shape[1]
 
@@ -119,12 +89,12 @@ class Inversion(NamedTuple):
     data: ifv.Linearization
 
 
-def inversion(work: Workload, v: Any) -> Inversion:
-    """Of the samples v (batch, ...)."""
+def inversion(work: Functions, v: Any) -> Inversion:
+    """Inverts the samples v (batch, ...)."""
     count = len(jax.tree.leaves(v)[0])
 
     def find() -> ifv.Jacobian:
-        return ifv.jacobian(work.response, work.network.variables, v)
+        return ifv.jacobian(work.response, work.variables, v)
 
     def solved(jac: ifv.Jacobian) -> tuple[ifv.Linearization, ifv.Predictions]:
         data = ifv.linearize(jac)
@@ -168,9 +138,9 @@ def copy_rate(size: int = 2**27) -> float:
     return 8e-9 * size / timed(lambda: np.copyto(there, here), repeats=5)[0]
 
 
-def step_gflop(work: Workload, one: Any) -> float:
+def step_gflop(work: Functions, one: Any) -> float:
     """GFlop of the objective and its gradient at a single sample, as XLA counts them."""
-    t = targets(1, work.response.feature_count(work.network.variables))
-    compiled = jax.jit(work.objective.value_and_grad).lower(work.network.variables, one, t)
+    t = targets(1, work.response.feature_count(work.variables))
+    compiled = jax.jit(work.objective.value_and_grad).lower(work.variables, one, t)
     costs = compiled.compile().cost_analysis()
     return float("nan") if costs is None else costs["flops"] / 1e9
