@@ -13,12 +13,17 @@ from ifv_jax import checks
 from ifv_jax.checks import InputError
 from ifv_jax.checks.job import check_parameters
 from ifv_jax.checks.samples import check_network
-from ifv_jax.engine import lanes, network
+from ifv_jax.engine import concurrency, lanes, network
+from ifv_jax.engine.programs import is_traced
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
 
 GRAM_COLUMNS = 16384
 """Columns of J that are widened to float64 at a time."""
+
+
+WAITING = 16
+"""Chunks of rows, for each that is computed at once, before they are put into J."""
 
 
 class Jacobian(NamedTuple):
@@ -74,17 +79,22 @@ def jacobian(
     dtype, layout = jnp.result_type(*leaves), lanes.layout(used)
     r = jnp.zeros(shape.shape, shape.dtype, device=layout)
     matrix = jnp.zeros((*shape.shape, size), dtype, device=layout)
+    within, traced = network.Network(response, used, variables), is_traced((variables, v))
     for lane in network.turns(used, len(padded)):
-        at = network.forward(response, used, variables, network.some(used, lane, v))
+        at = within.forward(network.some(used, lane, v))
         r = network.put(used, lane, r, at.response)
-        for first in range(0, n, chunk):
-            # The last chunk overlaps its neighbour rather than being a new shape.
-            row = min(first, n - chunk)
-            axes = _axes(used, chunk, at.response, row)
-            rows = network.pull_back(used, at.pull, axes)
-            matrix = _put_rows(used, matrix, rows, lane, row)
-            if lanes.alone(used):
-                jax.block_until_ready(matrix)  # rows queued on the CPU took twice as long each
+        # The last chunk overlaps its neighbour rather than being a new shape.
+        starts = [min(first, n - chunk) for first in range(0, n, chunk)]
+        many = concurrency.workers(used)
+        for some in (starts[i : i + WAITING * many] for i in range(0, n, WAITING * many)):
+            pulled = concurrency.concurrently(
+                lambda row, at=at: at.pull_back(_axes(used, chunk, at.response, row)),
+                some,
+                used,
+                traced=traced,
+            )
+            for row, rows in zip(some, pulled, strict=True):
+                matrix = _put_rows(used, matrix, rows, lane, row)
     return Jacobian(r[:count], matrix[:count])
 
 
@@ -97,7 +107,7 @@ def _axes(devices, chunk: int, r: jax.Array, first):
         return jnp.broadcast_to(axes, (r.shape[0], *axes.shape))
 
     axes = lanes.on_each_device(call, devices)(first, r)
-    return axes[:, 0] if chunk == 1 else axes.swapaxes(0, 1)
+    return axes[:, 0] if chunk == 1 else axes
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

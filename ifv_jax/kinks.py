@@ -31,6 +31,7 @@ import numpy as np
 from ifv_jax import crossings
 from ifv_jax.checks import InputError, check_integer, check_key, check_kind, check_real
 from ifv_jax.engine import lanes, network
+from ifv_jax.engine.concurrency import concurrently
 from ifv_jax.jacobian import Jacobian, Linearization, gram_matrix, linearize
 from ifv_jax.objective import Response
 from ifv_jax.types import Device, PyTree
@@ -94,10 +95,10 @@ def without_kinks(
     cotangents = jnp.asarray(cotangents).astype(jac.response.dtype)
     pull = _puller(response, variables, v, cotangents, around, samples, devices)
     here = pull(0, 0)
-    plus, minus = (
-        jnp.stack([pull(pair, step) - here for pair in range(around.pairs)], axis=1)
-        for step in (1, -1)
-    )
+    around_it = [(pair, step) for pair in range(around.pairs) for step in (1, -1)]
+    used = lanes.resolve_devices(devices)
+    apart = concurrently(lambda at: pull(*at) - here, around_it, used)
+    plus, minus = jnp.stack(apart[::2], axis=1), jnp.stack(apart[1::2], axis=1)
     aside = pull(0, crossings.ASIDE) - here
     found = crossings.sizes(plus, minus, aside)
     noise = crossings.noise(jac, np.asarray(plain.gram), cotangents, here)
@@ -149,6 +150,7 @@ def _puller(response, variables, v, cotangents, around, samples, devices):
     ((padded, _),) = lanes.groups(len(samples), len(samples), used)
     each = lanes.place(lanes.take((v, jnp.asarray(samples), cotangents), padded), used)
     key_data = jax.random.key_data(around.key)
+    within = network.Network(response, used, variables)
 
     def pull(pair: int, step: float) -> jax.Array:
         by = (around.deviation, float(step))
@@ -156,8 +158,7 @@ def _puller(response, variables, v, cotangents, around, samples, devices):
         for lane in network.turns(used, len(padded)):
             v, numbers, c = network.some(used, lane, each)
             near = _near(used, v, key_data, numbers, int(pair), by)
-            at = network.forward(response, used, variables, near)
-            part = network.pull_back(used, at.pull, c)
+            part = within.forward(near).pull_back(c)
             if found is None:
                 found = network.empty(used, len(padded), part)
             found = network.put(used, lane, found, part)

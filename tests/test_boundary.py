@@ -219,7 +219,7 @@ def expensive(*args, **kwargs):
 @pytest.fixture
 def nothing_is_compiled(monkeypatch):
     for module, name in (
-        ("visualization", "_visualize_group"), ("jacobian", "_linearize"), ("inversion", "_solve"),
+        ("visualization", "_visualize_group"), ("engine.network", "_make"), ("inversion", "_solve"),
     ):  # fmt: skip
         # Their functions carry the names of some modules.
         monkeypatch.setattr(importlib.import_module(f"ifv_jax.{module}"), name, expensive)

@@ -23,8 +23,8 @@ one, four = jax.devices()[:1], jax.devices()
 config = ifv.FVConfig(adam_steps=30, lbfgs_steps=20, steps_per_call=10, jitter=2)
 both = [ifv.visualize(*arguments, config=config, devices=used) for used in (four, one)]
 jax.tree.map(np.testing.assert_array_equal, *both)
-sizes = [f.cache_size() for f in (network._forward, network._pull_back)]
-assert sizes == [4, 2]  # once for each number of devices; the forward pass also with jitter
+# Forwards and back, with jitter and (L-BFGS) without, once for each number of devices.
+assert network.compiled(networks.objective().response) == 8
 phi = ifv.sigmoid_pixels(networks.SHAPE)
 phi = replace(phi, apply=lambda v, phi=phi: phi.apply(v / np.array([0.3, 0.7, 1.7], "f4")))
 divisions = ifv.make_objective(ifv.make_response(networks.dividing_apply, phi, ifv.mean))

@@ -55,7 +55,8 @@ def test_same_key_same_bits(found, targets):
 
 def test_lanes_are_alone_and_padded_not_recompiled(found, targets):
     """Three targets, or four in other company, give what they gave; no network is compiled."""
-    compiled = [f.cache_size() for f in (network._forward, network._pull_back)]
+    compiled = network.compiled(networks.objective().response)
+    assert compiled == 2
     part = ifv.visualize(
         networks.objective(), networks.plain_variables(), targets[:3], KEY,
         config=ifv.FVConfig(adam_steps=30, lbfgs_steps=20, steps_per_call=10, batch_size=3),
@@ -64,7 +65,7 @@ def test_lanes_are_alone_and_padded_not_recompiled(found, targets):
     more = jnp.concatenate([targets, targets[::-1], targets[:2]])
     many = ifv.visualize(networks.objective(), networks.plain_variables(), more, KEY, config=CONFIG)
     np.testing.assert_allclose(many.v[:4], found.v, atol=1e-3)
-    assert compiled == [f.cache_size() for f in (network._forward, network._pull_back)]
+    assert network.compiled(networks.objective().response) == compiled
 
 
 def test_adam_is_optaxs(targets):

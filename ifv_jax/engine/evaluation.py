@@ -6,7 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ifv_jax.engine import lanes, network
+from ifv_jax.engine import lanes, network, programs
+from ifv_jax.engine.concurrency import concurrently
+from ifv_jax.engine.network import Network, Shift
 from ifv_jax.objective import Objective
 from ifv_jax.types import PyTree
 
@@ -26,46 +28,46 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     objective: Objective,
-    devices: lanes.Devices,
-    variables: PyTree,
+    within: Network,
     targets: jax.Array,
     v: PyTree,
-    shift: network.Shift | None = None,
+    shift: Shift | None = None,
     jitter: int = 0,
 ) -> Evaluation:
     """Evaluates S_k(f(v), t) and its gradient at v.
 
     Args:
       objective: S_k on top of f.
-      devices: the lanes are spread over them.
-      variables: the network's weights.
+      within: the network of f, with its weights.
       targets: (lanes, n).
       v: parameters, (lanes, ...).
       shift: how the images are shifted, if they are.
       jitter: by how many pixels at most.
     """
-    count = targets.shape[0]
+    devices, count = within.devices, targets.shape[0]
     turns = network.turns(devices, count)
-    found = None
-    for first in turns:
-        here, t, moved = (v, targets, shift)
-        if len(turns) > 1:
-            here, t, moved = network.some(devices, first, (v, targets, shift))
-        at = network.forward(objective.response, devices, variables, here, moved, jitter)
-        s, cotangents = _towards(objective, devices, at.response, t)
-        gradient = network.pull_back(devices, at.pull, cotangents)
-        part = (at.response, s, gradient)
-        if len(turns) == 1:
-            found = part
-            break
-        if found is None:
-            found = network.empty(devices, count, part)
+    if len(turns) == 1:
+        r, s, gradient = _part(objective, within, targets, v, shift, jitter)
+        return Evaluation(r, s, _like(devices, v, gradient))
+
+    def one(first: int):
+        here, t, moved = network.some(devices, first, (v, targets, shift))
+        return _part(objective, within, t, here, moved, jitter)
+
+    traced = programs.is_traced((within.variables, targets, v))
+    parts = concurrently(one, turns, devices, traced=traced)
+    found = network.empty(devices, count, parts[0])
+    for first, part in zip(turns, parts, strict=True):
         found = network.put(devices, first, found, part)
-        if lanes.alone(devices):  # what is queued on the CPU would compete for its cores
-            jax.block_until_ready(found)
-    assert found is not None
     r, s, gradient = found
     return Evaluation(r, s, _like(devices, v, gradient))
+
+
+def _part(objective, within: Network, t, v, shift, jitter):
+    """(r, S, dS/dv flat) of some lanes. Their residuals do not outlive them."""
+    at = within.forward(v, shift, jitter)
+    s, cotangents = _towards(objective, within.devices, at.response, t)
+    return at.response, s, at.pull_back(cotangents)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

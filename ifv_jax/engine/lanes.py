@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ifv_jax.checks.job import check_devices
@@ -72,6 +73,17 @@ def place(tree: PyTree, devices: Devices) -> PyTree:
     a checkpoint, must look like what an earlier call returned.
     """
     return jax.device_put(tree, layout(devices))
+
+
+def replicate(tree: PyTree, devices: Devices) -> PyTree:
+    """Every array that lies on one device, on all of these; what is laid out by the user stays."""
+    there = devices[0] if len(devices) == 1 else NamedSharding(_mesh(devices), PartitionSpec())
+
+    def put(a):
+        alone = isinstance(a, jax.Array) and not isinstance(a, Tracer) and len(a.devices()) == 1
+        return jax.device_put(a, there) if alone else a
+
+    return jax.tree.map(put, tree)
 
 
 def layout(devices: Devices) -> Device | NamedSharding:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ifv_jax.engine import host_control, lanes, lbfgs_step
 from ifv_jax.engine.climbing import Optimizer
+from ifv_jax.engine.concurrency import concurrently
 from ifv_jax.engine.evaluation import Evaluation
 from ifv_jax.engine.lbfgs_step import LbfgsState
 from ifv_jax.engine.problem import Group
@@ -67,12 +68,14 @@ def _followed(group: Group, state: LbfgsState, steps: int):
     host = jax.tree.map(np.asarray, state)
     count = len(host.active)
     each = count // len(devices)
-    done: list[Any] = [None] * count
-    for turn in range(each):
+
+    def follow(turn: int) -> list[Any]:
         here = [device * each + turn for device in range(len(devices))]  # one lane a device
         walks = [_walk(group, lanes.take(host, lane), steps) for lane in here]
-        for lane, result in zip(here, _together(group, here, walks), strict=True):
-            done[lane] = result
+        return _together(group, here, walks)
+
+    turns = concurrently(follow, range(each), devices)
+    done = [turns[lane % each][lane // each] for lane in range(count)]
     states = [jax.tree.map(np.asarray, one) for one, _ in done]
     state = lanes.place(jax.tree.map(lambda *a: np.stack(a), *states), devices)
     return state, np.stack([values for _, values in done])

@@ -1,22 +1,26 @@
-"""The network as two compiled programs that serve everything that is asked of it.
+"""The network as compiled programs that serve everything that is asked of it.
 
-`forward` computes the response and keeps what its gradient needs; `pull_back` turns a direction of
-feature space into the gradient along it. Feature Visualization, rows of J, gradient differences
-around an input and re-optimization all call these two, so that each is compiled once for a
-response, a shape and a number of devices.
+`Network.forward` computes the response and keeps what its gradient needs; `Pass.pull_back` turns a
+direction of feature space into the gradient along it. Feature Visualization, rows of J, gradient
+differences around an input and re-optimization all call these two, so that each is compiled once
+for a response, a shape and a number of devices. What the weights alone determine is computed before
+them, once for a job.
 
 On the CPU one lane of each device is computed at a time. So the programs do not depend on the size
 of a batch, a lane has the same bits in any batch, and no more than one lane's residuals are held.
 Elsewhere all lanes of a device are computed together.
 """
 
+import weakref
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ifv_jax.engine import compiling, lanes
+from ifv_jax.engine import compiling, lanes, splitting
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Response
 from ifv_jax.types import PyTree
@@ -29,74 +33,140 @@ class Shift(NamedTuple):
     taken: jax.Array  # (lanes,) int32, steps that the lane has taken
 
 
-class Pass(NamedTuple):
-    """A forward pass through the network."""
-
-    response: jax.Array  # (lanes, n)
-    pull: PyTree  # residuals; each leaf has a leading axis over the devices
-
-
-def forward(
-    response: Response,
-    devices: lanes.Devices,
-    variables: PyTree,
-    v: PyTree,
-    shift: Shift | None = None,
-    jitter: int = 0,
-) -> Pass:
-    """Computes r = f(v) of these lanes, and keeps the residuals.
+class Network:
+    """A response with its weights, on devices.
 
     Args:
       response: f.
       devices: the lanes are spread over them.
       variables: the network's weights.
-      v: parameters, (lanes, ...); on the CPU one lane a device.
-      shift: how far the images are shifted, if they are.
-      jitter: by how many pixels at most.
     """
-    return Pass(*_forward(response, devices, jitter, variables, v, shift))
+
+    def __init__(self, response: Response, devices: lanes.Devices, variables: PyTree):
+        self.response, self.devices, self.variables = response, devices, variables
+        self._weights = jax.tree.leaves(variables)
+        self._kind = _kind(variables)
+        self._prepared: dict[Any, Any] = {}
+
+    def forward(self, v: PyTree, shift: Shift | None = None, jitter: int = 0) -> "Pass":
+        """Computes r = f(v) of these lanes, and keeps the residuals.
+
+        Args:
+          v: parameters, (lanes, ...); on the CPU one lane a device.
+          shift: how far the images are shifted, if they are.
+          jitter: by how many pixels at most.
+        """
+        others = (v, shift)
+        key = (self._kind, _kind(others), self.devices, jitter, *_settings())
+        if key not in self._prepared:
+            programs = self._programs(key, others)
+            prepared = lanes.replicate(programs.prepare(self._weights), self.devices)
+            self._prepared[key] = programs, prepared
+        programs, prepared = self._prepared[key]
+        r, residuals = programs.forward(prepared, jax.tree.leaves(others))
+        return Pass(r, programs, prepared, residuals)
+
+    def _programs(self, key: Any, others: Any) -> "Programs":
+        """The programs for these shapes, whose key this is; made where they are not known yet."""
+        made = _made.setdefault(self.response, {})
+        if key not in made:
+            jitter = key[3]
+            made[key] = _make(self.response, self.devices, jitter, self.variables, *others)
+        return made[key]
 
 
-def pull_back(devices: lanes.Devices, pull: PyTree, cotangents: jax.Array) -> jax.Array:
-    """Computes J^T c of each lane.
+class Pass(NamedTuple):
+    """A forward pass through the network."""
 
-    Args:
-      devices: those of the forward pass.
-      pull: its residuals.
-      cotangents: c, (lanes, n), or (chunk, lanes, n) for `chunk` of them at once.
+    response: jax.Array  # (lanes, n)
+    programs: "Programs"
+    prepared: list[jax.Array]
+    residuals: list[jax.Array]
 
-    Returns: (lanes, m), or (lanes, chunk, m); the leaves of v side by side.
-    """
-    return _pull_back(devices, pull, cotangents)
+    def pull_back(self, cotangents: jax.Array) -> jax.Array:
+        """Computes J^T c of each lane.
+
+        Args:
+          cotangents: c, (lanes, n), or (lanes, chunk, n) for `chunk` of them at once.
+
+        Returns: (lanes, m), or (lanes, chunk, m); the leaves of v side by side.
+        """
+        return self.programs.pull_back(self.prepared, self.residuals, cotangents)
 
 
-@partial(compiling.jitted, static_argnums=(0, 1, 2))
-def _forward(response, devices, jitter, variables, v, shift):
-    def call(variables, v, shift):
+class Programs(NamedTuple):
+    """What is compiled for a response, the shapes of its arguments and its devices."""
+
+    prepare: Callable[..., Any]
+    forward: Callable[..., Any]
+    pull_back: Callable[..., Any]
+
+
+_made: "weakref.WeakKeyDictionary[Response, dict]" = weakref.WeakKeyDictionary()
+
+
+def compiled(response: Response) -> int:
+    """Returns how many programs that hold the network were compiled for a response."""
+    made = _made.get(response, {}).values()
+    return sum(one.forward.cache_size() + one.pull_back.cache_size() for one in made)
+
+
+def _kind(tree: PyTree) -> Any:
+    """The structure, shapes and dtypes of a pytree."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
+
+
+def _settings() -> tuple[Any, ...]:
+    """JAX's settings that change what a function is traced to."""
+    config: Any = jax.config
+    return config.jax_enable_x64, config.jax_default_matmul_precision
+
+
+def _make(response: Response, devices: lanes.Devices, jitter: int, variables, v, shift) -> Programs:
+    def whole(variables, others):
+        v, shift = others
         view = None
         if jitter:
             view = shifted(jitter, jax.random.wrap_key_data(shift.key_data), shift.taken)
-        r, pull = jax.vjp(lambda v: response(variables, v, view), v)
-        return r, jax.tree.map(lambda a: a[None], pull)
+        return jax.vjp(lambda v: response(variables, v, view), v)
 
-    return lanes.on_each_device(call, devices)(variables, v, shift)
+    here = jax.tree.map(lambda a: _share(a, len(devices)), (v, shift))
+    closed, (_, pull) = jax.make_jaxpr(whole, return_shape=True)(_shapes(variables), here)
+    split = splitting.split(closed, len(jax.tree.leaves(variables)))
+    residuals = jax.tree.structure(pull)
+    response_at, *places = split.place  # the response, then the residuals
 
+    def forward(prepared, *others):
+        found = split.finish(prepared, others)
+        r = splitting.pick(response_at, prepared, found)
+        # The residuals get an axis over the devices; the response has one, the lanes.
+        return r, [None if a is r else a[None] for a in found]
 
-@partial(compiling.jitted, static_argnums=0)
-def _pull_back(devices, pull, cotangents):
-    several = cotangents.ndim == 3
-
-    def call(_, pull, cotangents):
-        pull = jax.tree.map(lambda a: a[0], pull)
-
-        def row(cotangent):
-            return lanes.flatten(pull(cotangent)[0])
-
+    def pull_back(shared, cotangents, *found):
+        found = [None if a is None else a[0] for a in found]
+        pull = jax.tree.unflatten(residuals, [splitting.pick(at, shared, found) for at in places])
+        row = lambda cotangent: lanes.flatten(pull(cotangent)[0])  # noqa: E731
+        several = cotangents.ndim == 3
         return jax.vmap(row, in_axes=1, out_axes=1)(cotangents) if several else row(cotangents)
 
-    if several:  # lanes first, as everything that is spread over devices
-        cotangents = cotangents.swapaxes(0, 1)
-    return lanes.on_each_device(call, devices)(None, pull, cotangents)
+    on_devices = partial(lanes.on_each_device, devices=devices)
+    return Programs(
+        jax.jit(split.prepare),
+        compiling.jitted(lambda prepared, others: on_devices(forward)(prepared, *others)),
+        compiling.jitted(
+            lambda prepared, found, cotangents: on_devices(pull_back)(prepared, cotangents, *found)
+        ),
+    )
+
+
+def _share(a: Any, devices: int) -> jax.ShapeDtypeStruct:
+    """The shape of what each device has of the lanes."""
+    return jax.ShapeDtypeStruct((a.shape[0] // devices, *a.shape[1:]), a.dtype)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), tree)
 
 
 # --- some lanes of all ---------------------------------------------------------------------------
@@ -110,7 +180,8 @@ def turns(devices: lanes.Devices, count: int) -> range:
 
 def some(devices: lanes.Devices, first: int, tree: PyTree) -> PyTree:
     """Returns, of each device, those lanes of every leaf that are computed together."""
-    width = 1 if lanes.alone(devices) else _count(tree) // len(devices)
+    count = jax.tree.leaves(tree)[0].shape[0]
+    width = 1 if lanes.alone(devices) else count // len(devices)
     return _some(devices, width, first, tree)
 
 
@@ -139,7 +210,3 @@ def empty(devices: lanes.Devices, count: int, part: PyTree) -> PyTree:
     return jax.tree.map(
         lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype, device=lanes.layout(devices)), part
     )
-
-
-def _count(tree: PyTree) -> int:
-    return jax.tree.leaves(tree)[0].shape[0]

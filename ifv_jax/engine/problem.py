@@ -1,7 +1,7 @@
 """One job of Feature Visualization as a value: all that determines its result, and its identity."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from ifv_jax.engine import fingerprints, lanes, network
 from ifv_jax.engine.evaluation import Evaluation, evaluate
 from ifv_jax.engine.fixed_points import Points
+from ifv_jax.engine.network import Network, Shift
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Objective
 from ifv_jax.types import PyTree
@@ -35,6 +36,11 @@ class Problem:
     start: PyTree | None
     config: Any
     devices: lanes.Devices
+
+    @cached_property
+    def network(self) -> Network:
+        """The network that the objective looks at, with its weights."""
+        return Network(self.objective.response, self.devices, self.variables)
 
     def shapes(self, batch: int = 1) -> PyTree:
         """v of so many lanes, as `jax.ShapeDtypeStruct`."""
@@ -96,14 +102,12 @@ class Problem:
 
     def evaluate(self, targets: jax.Array, v: PyTree, **shift) -> Evaluation:
         """S and its gradient at v, for targets (lanes, n); `shift` as of `evaluation.evaluate`."""
-        return evaluate(self.objective, self.devices, self.variables, targets, v, **shift)
+        return evaluate(self.objective, self.network, targets, v, **shift)
 
     def respond(self, v: PyTree, size: int) -> jax.Array:
         """f at one sample (1, ...), (n,), by the program of `size` lanes."""
         many = lanes.place(lanes.take(v, np.zeros(size, int)), self.devices)
-        here = network.some(self.devices, 0, many)
-        found = network.forward(self.objective.response, self.devices, self.variables, here)
-        return found.response[0]
+        return self.network.forward(network.some(self.devices, 0, many)).response[0]
 
     def group(self, indices: np.ndarray) -> "Group":
         """The lanes that are computed together: these samples."""
@@ -138,6 +142,6 @@ class Group:
         shift = {}
         if taken is not None:
             key_data = lanes.place(jax.random.key_data(self.keys), self.problem.devices)
-            moved = network.Shift(key_data, taken)
+            moved = Shift(key_data, taken)
             shift = {"shift": moved, "jitter": self.problem.config.jitter}
         return self.problem.evaluate(self.targets, v, **shift)
