@@ -88,7 +88,7 @@ def jacobian(
         many = concurrency.workers(used)
         for some in (starts[i : i + WAITING * many] for i in range(0, n, WAITING * many)):
             pulled = concurrency.concurrently(
-                lambda row, at=at: at.pull_back(_axes(used, chunk, at.response, row)),
+                partial(_rows, used, chunk, at),
                 some,
                 used,
                 traced=traced,
@@ -96,6 +96,12 @@ def jacobian(
             for row, rows in zip(some, pulled, strict=True):
                 matrix = _put_rows(used, matrix, rows, lane, row)
     return Jacobian(r[:count], matrix[:count])
+
+
+def _rows(devices, chunk: int, at: network.Pass, first: int) -> jax.Array:
+    axes = _axes(devices, chunk, at.response, first)
+    # Laid out as all cotangents are: for another layout the network would be compiled anew.
+    return at.pull_back(lanes.place(axes, devices))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -71,3 +71,30 @@ def test_it_asks_where_it_is_called_and_nowhere_else():
 def test_what_cannot_be_followed_is_said():
     with pytest.raises(NotImplementedError, match="'scan'"):
         host_control.plan(lambda x: jax.lax.scan(lambda c, _: (asked(c), 0), x, None, 3), 1.0)
+
+
+def test_a_result_that_is_not_needed_is_not_computed():
+    @host_control.marked
+    def both(x):
+        return x, x
+
+    def values_alone(x):
+        value, _ = both(x)
+        return jax.lax.cond(value > 1, lambda x: x + 1, lambda x: both(x)[1], x)
+
+    def run(x):
+        running, computed, reply = host_control.plan(values_alone, x)(x), [], None
+
+        def second(x):
+            computed.append(float(x))
+            return 10 * x
+
+        try:
+            while True:
+                (request,) = running.send(reply)
+                reply = [request, lambda x=request: second(x)]
+        except StopIteration as end:
+            return float(end.value), computed
+
+    assert run(jnp.array(3.0)) == (4.0, [])
+    assert run(jnp.array(0.5)) == (5.0, [0.5])

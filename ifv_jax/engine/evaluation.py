@@ -1,6 +1,7 @@
 """The significance and its gradient, for all lanes: what an optimizer asks of the network."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,24 @@ def evaluate(
         found = network.put(devices, first, found, part)
     r, s, gradient = found
     return Evaluation(r, s, _like(devices, v, gradient))
+
+
+def significance(
+    objective: Objective, within: Network, targets: jax.Array, v: PyTree
+) -> tuple[jax.Array, Callable[[], PyTree]]:
+    """Evaluates S_k(f(v), t), and its gradient once that is asked for.
+
+    Args:
+      objective: S_k on top of f.
+      within: the network of f, with its weights.
+      targets: (lanes, n); as many lanes as are computed together.
+      v: parameters, (lanes, ...).
+
+    Returns: S (lanes,), and a function that returns dS/dv.
+    """
+    at = within.forward(v)
+    s, cotangents = _towards(objective, within.devices, at.response, targets)
+    return s, cache(lambda: _like(within.devices, v, at.pull_back(cotangents)))
 
 
 def _part(objective, within: Network, t, v, shift, jitter):

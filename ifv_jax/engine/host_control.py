@@ -10,7 +10,9 @@ places is compiled in small programs without a network.
     asking = plan(function, x)             # function calls f, traced once
     running = asking(x)                    # a generator
     request = next(running)                # the arguments of a call of f
-    request = running.send(result)         # ... until StopIteration, whose value is the result
+    request = running.send(results)        # ... until StopIteration, whose value is the result
+
+A result may be sent as a function without arguments, which is called once it is needed, if ever.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -44,14 +46,15 @@ def plan(function: Callable[..., Any], *args: Any) -> Callable[..., Generator[An
       *args: pytrees of arrays (or their shapes) for which it is meant.
 
     Returns: A function of such arguments. Its generator yields the flat arguments of each marked
-      call, wants its flat results, and returns the pytree of results.
+      call, wants its flat results (or functions that compute them), and returns the pytree of
+      results.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     program, structure = _program(closed), jax.tree.structure(shape)
 
     def run(*args):
         results = yield from program.run(jax.tree.leaves(args))
-        return jax.tree.unflatten(structure, results)
+        return jax.tree.unflatten(structure, [_needed(a) for a in results])
 
     return run
 
@@ -107,10 +110,14 @@ def _compiled(whole: Any, eqns: Sequence[core.JaxprEqn], later: Iterable[Any]) -
     function = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(part, [])))
 
     def step(values: Values) -> Running:
-        return function(*values)
+        return function(*[_needed(a) for a in values])
         yield  # a generator, as all steps are
 
     return [(step, inputs, outputs)] if outputs else []
+
+
+def _needed(value: Any) -> Any:
+    return value() if callable(value) else value
 
 
 def _variables(one: Any) -> list[Any]:

@@ -6,6 +6,7 @@ wait for every step, and the steps are compiled as a whole, at the price of a do
 the network.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from ifv_jax.engine import host_control, lanes, lbfgs_step
 from ifv_jax.engine.climbing import Optimizer
 from ifv_jax.engine.concurrency import concurrently
-from ifv_jax.engine.evaluation import Evaluation
+from ifv_jax.engine.evaluation import Evaluation, significance
 from ifv_jax.engine.lbfgs_step import LbfgsState
 from ifv_jax.engine.problem import Group
 from ifv_jax.types import PyTree
@@ -104,12 +105,21 @@ def _together(group: Group, here: list[int], walks: list[Any]) -> list[Any]:
         points = [(asking[0] if one.result is not None else one).point for one in lane]
         leaves = [np.stack(leaf) for leaf in zip(*points, strict=True)]
         v = lanes.place(jax.tree.unflatten(structure, leaves), problem.devices)
-        at = problem.evaluate(targets, v)
-        found = [np.asarray(a) for a in (at.significance, *jax.tree.leaves(at.gradient))]
+        s, gradient = significance(problem.objective, problem.network, targets, v)
+        s, host = np.asarray(s), _on_host(gradient)
         for i, one in enumerate(lane):
             if one.result is None:
-                one.answer([a[i] for a in found])
+                # The gradient is not needed where the line search looks at values alone.
+                one.answer([s[i], *(partial(_leaf, host, j, i) for j in range(len(leaves)))])
     return [one.result for one in lane]
+
+
+def _leaf(host: Callable[[], list[np.ndarray]], number: int, lane: int) -> np.ndarray:
+    return host()[number][lane]
+
+
+def _on_host(gradient: Callable[[], PyTree]) -> Callable[[], list[np.ndarray]]:
+    return cache(lambda: [np.asarray(a) for a in jax.tree.leaves(gradient())])
 
 
 class _Lane:
