@@ -23,7 +23,7 @@ from ifv_jax.metrics import angular_distance, coefficients, ssim
 from ifv_jax.objective import Objective, Response, make_objective, make_response
 from ifv_jax.parametrization import Parametrization, fourier, sigmoid_pixels
 from ifv_jax.significance import significance, weight_matrix
-from ifv_jax.status import Status, status_counts
+from ifv_jax.status import Status, status_counts, usable
 from ifv_jax.targets import (
     canonical_targets,
     hoyer_sparseness,
@@ -92,6 +92,7 @@ __all__ = [
     "spectra",
     "ssim",
     "status_counts",
+    "usable",
     "verdict",
     "visualize",
     "weight_matrix",

@@ -61,8 +61,18 @@ def usable(status: Int[ArrayLike, "*batch"]) -> Bool[Array, "*batch"]:
 
     Returns:
       True for OK, and for SIGN_CONVENTION, where only the sign is open; shaped like `status`.
+
+    Raises:
+      InputError: the codes are not integers.
     """
-    return jnp.isin(jnp.asarray(status), jnp.asarray([int(s) for s in _KEPT], jnp.int8))
+    expected, do = "status codes, integers", "Pass `Predictions.status`."
+    try:
+        codes = jnp.asarray(status)
+    except Exception as error:  # no array
+        raise InputError(expected, type(status).__name__, do) from error
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise InputError(expected, f"dtype {codes.dtype}", do)
+    return jnp.isin(codes, jnp.asarray([int(s) for s in _KEPT], jnp.int8))
 
 
 def status_counts(status: Int[ArrayLike, " batch"]) -> dict[str, int]:

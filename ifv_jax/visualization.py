@@ -189,5 +189,5 @@ def _visualize_group(group: Group, run: Run, bar) -> Realizations:
     finite = finite & jnp.isfinite(at.significance) & jnp.isfinite(at.largest)
     status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int8)
     return Realizations(
-        v, at.response, at.significance, status, begin.restarts, np.concatenate(history, axis=1)
+        v, at.response, at.significance, status, begin.restarts, jnp.concatenate(history, axis=1)
     )

@@ -115,6 +115,7 @@ def calls(folder):
         "spectra": Call(GRAM),
         "ssim": Call(IMAGES, IMAGES, data_range=1.0, window=7, sigma=1.5, k1=0.01, k2=0.03),
         "status_counts": Call(jnp.zeros(2, jnp.int8)),
+        "usable": Call(jnp.zeros(2, jnp.int8)),
         "verdict": Call(jnp.ones(2), jnp.ones(2), threshold=0.9),
         "visualize": Call(
             networks.objective(), VARIABLES, TARGETS, KEY, config=config, start=V, compiles=True,

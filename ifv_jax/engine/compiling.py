@@ -16,27 +16,29 @@ _QUICK = {
 }
 
 
-def jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Returns `jax.jit(function, **options)`, compiled as fits the backend once it is known.
+class Jitted:
+    """`jax.jit(function, **options)`, compiled as fits the backend once it is known.
 
-    Inside another program XLA's options are those of that program. Its `cache_size()` is the number
-    of programs compiled so far.
+    Inside another program XLA's options are those of that program.
     """
 
-    made: list[Any] = []
+    def __init__(self, function: Callable[..., Any], **options: Any):
+        self._function, self._options = function, options
+        self._made: dict[Any, Any] = {}
 
-    @functools.cache
-    def program(platform: str, nested: bool) -> Any:
-        chosen = None if nested else quick(platform)
-        made.append(jax.jit(function, compiler_options=chosen, **options))
-        return made[-1]
+    def __call__(self, *args):
+        """Computes the function's results."""
+        nested = programs.is_traced(args)
+        key = jax.default_backend(), nested
+        if key not in self._made:
+            chosen = None if nested else quick(key[0])
+            options = {"compiler_options": chosen, **self._options}
+            self._made[key] = jax.jit(self._function, **options)
+        return self._made[key](*args)
 
-    @functools.wraps(function)
-    def run(*args, **kwargs):
-        return program(jax.default_backend(), programs.is_traced(args))(*args, **kwargs)
-
-    run.cache_size = lambda: sum(each._cache_size() for each in made)  # pyright: ignore[reportFunctionMemberAccess]
-    return run
+    def cache_size(self) -> int:
+        """Returns the number of programs compiled so far."""
+        return sum(each._cache_size() for each in self._made.values())
 
 
 @functools.cache

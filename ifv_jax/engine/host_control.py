@@ -142,7 +142,7 @@ def _followed(eqn: core.JaxprEqn) -> Callable[[Values], Running]:
 
 
 def _asked(values: Values) -> Running:
-    return (yield values)
+    return list((yield values))
 
 
 def _while(params: dict[str, Any]) -> Callable[[Values], Running]:

@@ -153,8 +153,8 @@ def _make(response: Response, devices: lanes.Devices, jitter: int, variables, v,
     on_devices = partial(lanes.on_each_device, devices=devices)
     return Programs(
         jax.jit(split.prepare),
-        compiling.jitted(lambda prepared, others: on_devices(forward)(prepared, *others)),
-        compiling.jitted(
+        compiling.Jitted(lambda prepared, others: on_devices(forward)(prepared, *others)),
+        compiling.Jitted(
             lambda prepared, found, cotangents: on_devices(pull_back)(prepared, cotangents, *found)
         ),
     )
@@ -195,7 +195,7 @@ def _some(devices, width, first, tree):
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
-def put(devices: lanes.Devices, first: int, whole: PyTree, part: PyTree) -> PyTree:
+def put(devices: lanes.Devices, first: int | jax.Array, whole: PyTree, part: PyTree) -> PyTree:
     """Returns `whole` with these lanes of each device, from `first` on, replaced."""
 
     def call(first, whole, part):

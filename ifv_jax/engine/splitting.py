@@ -66,7 +66,11 @@ def _is_early(eqn: core.JaxprEqn, known: set[Any]) -> bool:
     if not inputs or eqn.effects or not all(a in known for a in inputs):
         return False
     # What only spreads a value out is cheaper computed where it is used.
-    return sum(v.aval.size for v in eqn.outvars) <= sum(a.aval.size for a in inputs)
+    return _size(eqn.outvars) <= _size(inputs)
+
+
+def _size(variables: Sequence[Any]) -> int:
+    return sum(v.aval.size for v in variables)
 
 
 def _function(whole: Any, inputs: Sequence[Any], outputs: Sequence[Any], eqns: Sequence[Any]):
