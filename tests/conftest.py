@@ -21,6 +21,8 @@ LONGEST = (
     "test_kinks.py",
     "test_readme.py",
     "test_shapes.py",
+    "test_benchmarks.py",
+    "test_compiled_once.py",
 )
 """Modules that begin first, so that no worker is left with a long one at the end."""
 
@@ -29,6 +31,15 @@ SLOW = (
     "test_devices.py::test_two_hosts_share_the_work_and_have_the_bits_of_one",
     "test_kinks.py::test_round_off_changes_little_off_kinks",
     "test_visualization.py::test_killed_and_resumed_is_bit_identical",
+    "test_readme.py::test_the_readmes_python_runs",
+    "test_srnet_training.py::test_a_training_resumes_to_the_same_bits",
+    "test_training.py::test_killed_and_resumed_is_bit_identical",
+    "test_training.py::test_a_training_goes_on_from_finished_weights",
+    "test_training.py::test_damaged_checkpoint_falls_back_to_the_one_before",
+    "test_benchmarks.py::test_an_experiment_from_start_to_summary",
+    "test_benchmarks.py::test_a_script_draws_from_its_records",
+    "test_shapes.py::test_annotations_hold_in_a_run_of_the_library",
+    "test_compiled_once.py::test_two_programs_hold_a_convolution",
 )
 """Tests of more than about half a minute, as `module::test`. They are marked `slow`."""
 
