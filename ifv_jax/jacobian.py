@@ -86,7 +86,8 @@ def jacobian(
         # The last chunk overlaps its neighbour rather than being a new shape.
         starts = [min(first, n - chunk) for first in range(0, n, chunk)]
         many = concurrency.workers(used)
-        for some in (starts[i : i + WAITING * many] for i in range(0, n, WAITING * many)):
+        ahead = WAITING * many if many > 1 else 1
+        for some in (starts[i : i + ahead] for i in range(0, n, ahead)):
             pulled = concurrency.concurrently(
                 partial(_rows, used, chunk, at),
                 some,

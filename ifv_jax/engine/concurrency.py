@@ -25,7 +25,14 @@ def workers(devices: lanes.Devices) -> int:
     """Returns how many lanes of a device are computed at once."""
     if not lanes.alone(devices):
         return 1
-    return max(1, min(MOST, (os.cpu_count() or 1) // len(devices)))
+    return max(1, min(MOST, _cores() // len(devices)))
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def concurrently(
@@ -40,9 +47,11 @@ def concurrently(
       traced: whether JAX is tracing, which has to happen in one thread.
     """
     items = list(items)
-    many = workers(devices)
-    if traced or many == 1 or len(items) < 3:
+    if traced or not lanes.alone(devices):
         return [function(item) for item in items]
+    many = workers(devices)
+    if many == 1 or len(items) < 3:  # what is queued on the CPU would compete for its cores
+        return [jax.block_until_ready(function(item)) for item in items]
     config: Any = jax.config
     wide, precision = config.jax_enable_x64, config.jax_default_matmul_precision
 
