@@ -43,9 +43,11 @@ class Response:
     def __post_init__(self):
         check_apply(self.apply)
         checks.check_kind(
-            self.parametrization, Parametrization, "parametrization",
+            self.parametrization,
+            Parametrization,
+            "parametrization",
             "Make one, e.g. with `sigmoid_pixels((32, 32, 3))`.",
-        )  # fmt: skip
+        )
         check_aggregate(self.aggregation)
         if self.features is not None:
             features = checks.check_indices(self.features, "features")

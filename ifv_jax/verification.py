@@ -75,9 +75,16 @@ def reoptimize(
         batch_size=batch_size,
     )
     found = visualize(
-        objective, variables, jnp.where(failed[:, None], axis, directions), jax.random.key(0),
-        config=config, start=v, run=run, progress=progress, devices=devices,
-    )  # fmt: skip
+        objective,
+        variables,
+        jnp.where(failed[:, None], axis, directions),
+        jax.random.key(0),
+        config=config,
+        start=v,
+        run=run,
+        progress=progress,
+        devices=devices,
+    )
 
     def images(v):
         return parametrization.in_unit_range(parametrization.apply(v))

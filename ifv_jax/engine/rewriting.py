@@ -160,9 +160,9 @@ def _replaced(eqn: core.JaxprEqn, replacement: Replacement) -> list[core.JaxprEq
         names |= {v: core.Var(v.aval) for v in each.outvars}
         names |= dict(zip(program.outvars, eqn.outvars, strict=True))
         outvars: list[Any] = [v if isinstance(v, core.DropVar) else names[v] for v in each.outvars]
-        eqns.append(each.replace(
-            invars=invars, outvars=outvars, source_info=eqn.source_info, ctx=eqn.ctx
-        ))  # fmt: skip
+        eqns.append(
+            each.replace(invars=invars, outvars=outvars, source_info=eqn.source_info, ctx=eqn.ctx)
+        )
     return eqns
 
 
