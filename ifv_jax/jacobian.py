@@ -77,12 +77,12 @@ def jacobian(
     size = sum(leaf[0].size for leaf in leaves)
     # Gradients have the dtype of v, whatever the network computes in.
     dtype, layout = jnp.result_type(*leaves), lanes.layout(used)
-    r = jnp.zeros(shape.shape, shape.dtype, device=layout)
     matrix = jnp.zeros((*shape.shape, size), dtype, device=layout)
     within, traced = network.Network(response, used, variables), is_traced((variables, v))
+    responses = []
     for lane in network.turns(used, len(padded)):
         at = within.forward(network.some(used, lane, v))
-        r = network.put(used, lane, r, at.response)
+        responses.append(at.response)
         # The last chunk overlaps its neighbour rather than being a new shape.
         starts = [min(first, n - chunk) for first in range(0, n, chunk)]
         many = concurrency.workers(used)
@@ -96,7 +96,7 @@ def jacobian(
             )
             for row, rows in zip(some, pulled, strict=True):
                 matrix = _put_rows(used, matrix, rows, lane, row)
-    return Jacobian(r[:count], matrix[:count])
+    return Jacobian(network.join(used, responses)[:count], matrix[:count])
 
 
 def _rows(devices, chunk: int, at: network.Pass, first: int) -> jax.Array:

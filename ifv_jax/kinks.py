@@ -153,18 +153,12 @@ def _puller(response, variables, v, cotangents, around, samples, devices):
     within = network.Network(response, used, variables)
 
     def pull(pair: int, step: float) -> jax.Array:
-        by = (around.deviation, float(step))
-        found = None
-        for lane in network.turns(used, len(padded)):
-            v, numbers, c = network.some(used, lane, each)
-            near = _near(used, v, key_data, numbers, int(pair), by)
-            part = within.forward(near).pull_back(c)
-            if found is None:
-                found = network.empty(used, len(padded), part)
-            found = network.put(used, lane, found, part)
-            if lanes.alone(used):
-                jax.block_until_ready(found)
-        assert found is not None
+        def some(lane):
+            v, numbers, c = lane
+            near = _near(used, v, key_data, numbers, int(pair), (around.deviation, float(step)))
+            return within.forward(near).pull_back(c)
+
+        found = network.in_turns(used, some, each)
         return found[: len(samples)]
 
     return pull

@@ -21,6 +21,7 @@ from ifv_jax.checks import independence, is_concrete
 from ifv_jax.checks.errors import InputError
 from ifv_jax.checks.job import check_variables
 from ifv_jax.checks.network import OUT_OF_RESOURCES
+from ifv_jax.engine import programs
 from ifv_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def check_network(response, variables: PyTree) -> int:
       InputError: the network does not fit, or the samples of a batch influence each other.
     """
     check_variables(variables)
-    leaves, structure = jax.tree.flatten(variables)
+    leaves = jax.tree.leaves(variables)
     if not is_concrete(leaves) or not all(
         getattr(leaf, "is_fully_addressable", True) for leaf in leaves
     ):
@@ -72,7 +73,7 @@ def check_network(response, variables: PyTree) -> int:
             "the compiled program, and changing them in place later changes nothing. Pass them "
             "as `variables`."
         )
-    kind = (structure, *((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves))
+    kind = programs.kind(variables)
     seen = _seen.setdefault(response, {})
     if kind not in seen:
         seen[kind] = _looked_at(response, variables)

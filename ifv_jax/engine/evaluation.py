@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from ifv_jax.engine import lanes, network, programs
-from ifv_jax.engine.concurrency import concurrently
 from ifv_jax.engine.network import Network, Shift
 from ifv_jax.objective import Objective
 from ifv_jax.types import PyTree
@@ -45,23 +44,14 @@ def evaluate(
       shift: how the images are shifted, if they are.
       jitter: by how many pixels at most.
     """
-    devices, count = within.devices, targets.shape[0]
-    turns = network.turns(devices, count)
-    if len(turns) == 1:
-        r, s, gradient = _part(objective, within, targets, v, shift, jitter)
-        return Evaluation(r, s, _like(devices, v, gradient))
 
-    def one(first: int):
-        here, t, moved = network.some(devices, first, (v, targets, shift))
-        return _part(objective, within, t, here, moved, jitter)
+    def some(lane):
+        t, v, shift = lane
+        return _part(objective, within, t, v, shift, jitter)
 
     traced = programs.is_traced((within.variables, targets, v))
-    parts = concurrently(one, turns, devices, traced=traced)
-    found = network.empty(devices, count, parts[0])
-    for first, part in zip(turns, parts, strict=True):
-        found = network.put(devices, first, found, part)
-    r, s, gradient = found
-    return Evaluation(r, s, _like(devices, v, gradient))
+    r, s, gradient = network.in_turns(within.devices, some, (targets, v, shift), traced=traced)
+    return Evaluation(r, s, _like(within.devices, v, gradient))
 
 
 def significance(

@@ -40,13 +40,6 @@ def on_each_device(function: Callable, devices: Devices) -> Callable:
     return run
 
 
-def spread(function: Callable, devices: Devices) -> Callable:
-    """`on_each_device`, for a function whose lanes do not communicate: see `alone`."""
-    if alone(devices):
-        function = _one_by_one(function)
-    return on_each_device(function, devices)
-
-
 def alone(devices: Devices) -> bool:
     """Whether the lanes of a device are computed one after the other: so on the CPU.
 
@@ -56,18 +49,8 @@ def alone(devices: Devices) -> bool:
     return devices[0].platform == "cpu"
 
 
-def _one_by_one(function: Callable) -> Callable:
-    def run(shared, *lanes):
-        def one(lane):
-            return take(function(shared, *jax.tree.map(lambda a: a[None], lane)), 0)
-
-        return jax.lax.map(one, lanes)
-
-    return run
-
-
 def place(tree: PyTree, devices: Devices) -> PyTree:
-    """Every leaf, lane axis first, laid out as `spread` wants it.
+    """Every leaf, lane axis first, laid out as `on_each_device` wants it.
 
     A program is compiled anew for every layout of its arguments: what comes from the host, or from
     a checkpoint, must look like what an earlier call returned.

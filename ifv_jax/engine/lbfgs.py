@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ifv_jax.engine import host_control, lanes, lbfgs_step
+from ifv_jax.engine import host_control, lanes, lbfgs_step, programs
 from ifv_jax.engine.climbing import Optimizer
 from ifv_jax.engine.concurrency import concurrently
 from ifv_jax.engine.evaluation import Evaluation, significance
@@ -73,7 +73,7 @@ def _followed(group: Group, state: LbfgsState, steps: int):
     def follow(turn: int) -> list[Any]:
         here = [device * each + turn for device in range(len(devices))]  # one lane a device
         walks = [_walk(group, lanes.take(host, lane), steps) for lane in here]
-        return _together(group, here, walks)
+        return _together(group, here, walks, jax.tree.structure(state.v))
 
     turns = concurrently(follow, range(each), devices)
     done = [turns[lane % each][lane // each] for lane in range(count)]
@@ -84,7 +84,7 @@ def _followed(group: Group, state: LbfgsState, steps: int):
 
 def _walk(group: Group, state: LbfgsState, steps: int):
     """Steps of one lane: yields the points at which it wants to know S and its gradient."""
-    step = _plan(group.problem.config.lbfgs_memory, *_key(state))
+    step = _plan(group.problem.config.lbfgs_memory, *programs.kind(state))
     state = jax.device_put(state, group.problem.devices[0])
     values = np.full(steps, lbfgs_step.significance(state), np.float32)
     for index in range(steps):
@@ -95,11 +95,10 @@ def _walk(group: Group, state: LbfgsState, steps: int):
     return state, values
 
 
-def _together(group: Group, here: list[int], walks: list[Any]) -> list[Any]:
+def _together(group: Group, here: list[int], walks: list[Any], structure: Any) -> list[Any]:
     """Follows one lane of each device, and answers all of them by one call of the network."""
     problem = group.problem
     targets = lanes.place(lanes.take(group.targets, np.asarray(here)), problem.devices)
-    structure = jax.tree.structure(problem.shapes())
     lane = [_Lane(walk) for walk in walks]
     while asking := [one for one in lane if one.result is None]:
         points = [(asking[0] if one.result is not None else one).point for one in lane]
@@ -153,11 +152,6 @@ def _same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _key(state: LbfgsState) -> tuple[Any, Any]:
-    leaves, structure = jax.tree.flatten(state)
-    return structure, tuple((a.shape, a.dtype) for a in leaves)
-
-
 @cache
 def _plan(memory: int, structure: Any, shapes: tuple[Any, ...]):
     """One step, in which S and its gradient are asked for; for all lanes of these shapes."""
@@ -183,7 +177,7 @@ def _compiled(objective, steps, memory, devices, variables, targets, left, state
         one = partial(_one, objective, steps, memory, variables, left)
         return lanes.each(one)(targets, state)
 
-    return lanes.spread(call, devices)((variables, left), targets, state)
+    return lanes.on_each_device(call, devices)((variables, left), targets, state)
 
 
 def _one(objective, steps, memory, variables, left, t, state: LbfgsState):

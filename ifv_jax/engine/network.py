@@ -12,15 +12,15 @@ Elsewhere all lanes of a device are computed together.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ifv_jax.engine import compiling, lanes, splitting
+from ifv_jax.engine import compiling, lanes, programs, splitting
+from ifv_jax.engine.concurrency import concurrently
 from ifv_jax.jitter import shifted
 from ifv_jax.objective import Response
 from ifv_jax.types import PyTree
@@ -45,7 +45,7 @@ class Network:
     def __init__(self, response: Response, devices: lanes.Devices, variables: PyTree):
         self.response, self.devices, self.variables = response, devices, variables
         self._weights = jax.tree.leaves(variables)
-        self._kind = _kind(variables)
+        self._kind = programs.kind(variables)
         self._prepared: dict[Any, Any] = {}
 
     def forward(self, v: PyTree, shift: Shift | None = None, jitter: int = 0) -> "Pass":
@@ -57,14 +57,14 @@ class Network:
           jitter: by how many pixels at most.
         """
         others = (v, shift)
-        key = (self._kind, _kind(others), self.devices, jitter, *_settings())
+        key = (self._kind, programs.kind(others), self.devices, jitter, *_settings())
         if key not in self._prepared:
-            programs = self._programs(key, others)
-            prepared = lanes.replicate(programs.prepare(self._weights), self.devices)
-            self._prepared[key] = programs, prepared
-        programs, prepared = self._prepared[key]
-        r, residuals = programs.forward(prepared, jax.tree.leaves(others))
-        return Pass(r, programs, prepared, residuals)
+            made = self._programs(key, others)
+            prepared = lanes.replicate(made.prepare(self._weights), self.devices)
+            self._prepared[key] = made, prepared
+        made, prepared = self._prepared[key]
+        r, residuals = made.forward(prepared, jax.tree.leaves(others))
+        return Pass(r, made, prepared, residuals)
 
     def _programs(self, key: Any, others: Any) -> "Programs":
         """The programs for these shapes, whose key this is; made where they are not known yet."""
@@ -109,12 +109,6 @@ def compiled(response: Response) -> int:
     """Returns how many programs that hold the network were compiled for a response."""
     made = _made.get(response, {}).values()
     return sum(one.forward.cache_size() + one.pull_back.cache_size() for one in made)
-
-
-def _kind(tree: PyTree) -> Any:
-    """The structure, shapes and dtypes of a pytree."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
 
 
 def _settings() -> tuple[Any, ...]:
@@ -194,19 +188,33 @@ def _some(devices, width, first, tree):
     return lanes.on_each_device(call, devices)(first, tree)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def put(devices: lanes.Devices, first: int | jax.Array, whole: PyTree, part: PyTree) -> PyTree:
-    """Returns `whole` with these lanes of each device, from `first` on, replaced."""
+@partial(jax.jit, static_argnums=0)
+def join(devices: lanes.Devices, parts: Sequence[PyTree]) -> PyTree:
+    """Returns all lanes from what `some` gave, in the order of `turns`."""
 
-    def call(first, whole, part):
-        write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
-        return jax.tree.map(write, whole, part)
+    def call(_, *parts):
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
-    return lanes.on_each_device(call, devices)(first, whole, part)
+    return lanes.on_each_device(call, devices)(None, *parts)
 
 
-def empty(devices: lanes.Devices, count: int, part: PyTree) -> PyTree:
-    """Returns zeros for `count` lanes, of which `part` are some."""
-    return jax.tree.map(
-        lambda a: jnp.zeros((count, *a.shape[1:]), a.dtype, device=lanes.layout(devices)), part
-    )
+def in_turns(
+    devices: lanes.Devices,
+    function: Callable[[PyTree], PyTree],
+    tree: PyTree,
+    *,
+    traced: bool = False,
+) -> PyTree:
+    """Returns function(tree), computed for as many lanes at a time as belong together.
+
+    Args:
+      devices: the lanes are spread over them.
+      function: of some lanes.
+      tree: its argument, all lanes.
+      traced: whether JAX is tracing.
+    """
+    starts = turns(devices, jax.tree.leaves(tree)[0].shape[0])
+    if len(starts) == 1:
+        return function(tree)
+    one = lambda first: function(some(devices, first, tree))  # noqa: E731
+    return join(devices, concurrently(one, starts, devices, traced=traced))

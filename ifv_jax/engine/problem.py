@@ -132,6 +132,10 @@ class Group:
     keys: jax.Array
     start: PyTree | None
 
+    @cached_property
+    def _key_data(self) -> jax.Array:
+        return lanes.place(jax.random.key_data(self.keys), self.problem.devices)
+
     def evaluate(self, v: PyTree, taken: jax.Array | None = None) -> Evaluation:
         """S and its gradient at v, (lanes, ...).
 
@@ -141,7 +145,5 @@ class Group:
         """
         shift = {}
         if taken is not None:
-            key_data = lanes.place(jax.random.key_data(self.keys), self.problem.devices)
-            moved = Shift(key_data, taken)
-            shift = {"shift": moved, "jitter": self.problem.config.jitter}
+            shift = {"shift": Shift(self._key_data, taken), "jitter": self.problem.config.jitter}
         return self.problem.evaluate(self.targets, v, **shift)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
@@ -64,6 +65,12 @@ def traced(function: Callable[..., Any], args: Sequence[Any]) -> Traced | None:
 def is_traced(args: Any) -> bool:
     """Whether JAX is tracing any leaf: it differentiates, compiles or batches."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
+
+
+def kind(tree: Any) -> tuple[Any, ...]:
+    """The structure, shapes and dtypes of a pytree: what a program is made for."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((np.shape(a), getattr(a, "dtype", type(a))) for a in leaves)
 
 
 def inside(eqn: core.JaxprEqn) -> Iterator[tuple[str, list[Program]]]:
